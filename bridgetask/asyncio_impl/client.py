@@ -1,0 +1,292 @@
+"""The client: call Celery tasks from asyncio, and await their results."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from uuid import uuid4
+
+from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
+from ..wire.recorder import RecordedCall
+from .control import Control
+from .result import AsyncResult, OnCancel
+from .session import Delivery, Session, Wire
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+    from celery.canvas import Signature
+
+__all__ = ["Client"]
+
+logger = logging.getLogger("bridgetask")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Client:
+    """Calls the tasks of a Celery app without blocking the event loop.
+
+    Making one does no I/O and needs no running loop, so a module may hold one. It connects when
+    it is first used, and belongs to the event loop that runs then. After that loop is closed, the
+    next one may use it.
+
+    .. code-block:: python
+
+        async with Client(app) as client:
+            assert await client.send_task("proj.add", args=(1, 2)) == 3
+
+    :param app: the configured Celery app. It is not altered; its own blocking calls work on.
+    :param send_timeout: seconds that sending may take in all: connecting, declaring, publishing,
+        and the broker's confirm.
+    :param close_timeout: seconds that :meth:`close` may take in all.
+    :param on_cancel: what cancelling the last one who waits for a task does to the task: None
+        leaves it alone, ``"revoke"`` revokes it, ``"terminate"`` also kills the process that runs
+        it. Each call can say otherwise.
+    :param heartbeat: seconds between AMQP heartbeats; None takes the app's ``broker_heartbeat``.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        send_timeout: float = 30.0,
+        close_timeout: float = 5.0,
+        on_cancel: OnCancel = None,
+        heartbeat: float | None = None,
+    ) -> None:
+        for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
+            if not isinstance(seconds, (int, float)) or seconds <= 0:
+                raise InvalidOption(name, f"must be a positive number of seconds, not {seconds!r}")
+        self.app = app
+        self.control = Control(self)
+        self._send_timeout = send_timeout
+        self._close_timeout = close_timeout
+        self._on_cancel = _checked_on_cancel(on_cancel)
+        self._heartbeat = heartbeat
+        self._reply_to = f"bridgetask.results.{uuid4()}"
+        self._built_wire: Wire | None = None
+        self._session: Session | None = None
+        self._closed = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    # Calling tasks.
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Call a task by its name, as ``Celery.send_task`` does.
+
+        Returns at once. Messages go out in the order of the calls.
+
+        :param name: the task's name. It need not be registered here.
+        :param args: the task's positional arguments.
+        :param kwargs: the task's keyword arguments.
+        :param options: every option that Celery's own ``send_task`` takes, such as ``countdown``,
+            ``eta``, ``expires``, ``queue``, ``priority``, ``serializer``, ``task_id``, ``headers``,
+            ``link``, ``retry``, ``ignore_result`` ..., and ``on_cancel``.
+        :raises InvalidOption: an argument or an option can't be used; nothing is sent.
+        :raises ClientClosed: the client was closed.
+        :raises WrongEventLoop: the client belongs to another event loop, or none is running.
+        """
+        session = self._running_session()
+        on_cancel = self._pop_on_cancel(options)
+        call = self._wire.recorder.send_task(name, args, kwargs, options)
+        return self._submit(session, call, on_cancel)
+
+    def delay(
+        self, task: Task[P, R] | Signature[R], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncResult[R]:
+        """Call a task of the app, as ``Task.delay`` does: ``delay(add, 1, 2)``.
+
+        :raises TypeError: the task does not take these arguments.
+        """
+        return self.apply_async(task, args, kwargs)
+
+    def apply_async(
+        self,
+        task: Task[P, R] | Signature[R],
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Call a task of the app or a signature, as their own ``apply_async`` does.
+
+        Takes and raises what :meth:`send_task` does. With ``task_always_eager`` the task runs on
+        the spot, as it does in Celery, and blocks the loop while it does.
+
+        :raises TypeError: the task does not take these arguments.
+        """
+        session = self._running_session()
+        on_cancel = self._pop_on_cancel(options)
+        call = self._wire.recorder.apply_async(task, args, kwargs, options)
+        return self._submit(session, call, on_cancel)
+
+    def result(self, task_id: str) -> AsyncResult[Any]:
+        """Return the handle of a task by its id.
+
+        By ``rpc://`` results come only to the client that sent the task. For any other, awaiting
+        the handle raises :class:`bridgetask.errors.ResultUnavailable` at once.
+        """
+        session = self._running_session()
+        outcome = session.pending.register(task_id)
+        no_result = self.results_unavailable
+        if outcome.delivery is None:
+            no_result = no_result or "rpc:// delivers results only to the client that sent the task"
+        return AsyncResult(self, session, outcome, delivery=outcome.delivery, no_result=no_result)
+
+    # Connecting and closing.
+
+    async def connect(self) -> None:
+        """Connect now, rather than with the first call, so that errors show early.
+
+        :raises BrokerUnreachable: no broker could be connected to, or not within ``send_timeout``.
+        :raises Refused: the brokers turned the login or the virtual host down.
+        :raises InvalidOption: the app's configuration can't be used.
+        """
+        await self._running_session().connect()
+
+    async def close(self) -> None:
+        """Send what is queued, disconnect, and be closed for good, within ``close_timeout``.
+
+        Messages that are not sent by then fail, and so does every result that is still awaited,
+        with :class:`bridgetask.errors.ClientClosed` or :class:`bridgetask.errors.Unconfirmed`.
+        """
+        self._closed = True
+        session, self._session = self._session, None
+        if session is None or not session.usable:
+            return
+        if asyncio.get_running_loop() is not session.loop:
+            self._session = session
+            raise WrongEventLoop("the client belongs to another event loop than the one that runs")
+        for task in self._background:
+            task.cancel()
+        await session.close(self._close_timeout)
+
+    async def __aenter__(self) -> Client:
+        """Connect early, so that a ``with`` block is only entered if the broker is there."""
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        session: Session | None = getattr(self, "_session", None)
+        if session is None or session.closed or not session.usable:
+            return
+        _warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        try:
+            session.loop.call_soon_threadsafe(session.abort)
+        except RuntimeError:  # the loop was closed in this moment
+            session.closed = True
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._session else "idle"
+        return f"<Client of {self.app.main or 'a Celery app'} {state}>"
+
+    # Within.
+
+    @property
+    def results_unavailable(self) -> str | None:
+        """Why results can't be awaited with this app's configuration, or None where they can."""
+        return self._wire.settings.results.unavailable
+
+    @property
+    def _wire(self) -> Wire:
+        """What builds messages: made at the first call, since the app may be configured late."""
+        if self._built_wire is None:
+            self._built_wire = Wire.of(self.app, self._reply_to, self._heartbeat)
+        return self._built_wire
+
+    def _running_session(self) -> Session:
+        """Return the session of the event loop that runs, making it where there is none."""
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        session = self._session
+        if session is None or not session.usable:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                raise WrongEventLoop("no event loop is running: call this from a coroutine") from None
+            session = self._session = Session(self._wire, loop, send_timeout=self._send_timeout)
+        session.check_loop()
+        return session
+
+    def _pop_on_cancel(self, options: dict[str, Any]) -> OnCancel:
+        if "on_cancel" in options:
+            return _checked_on_cancel(options.pop("on_cancel"))
+        return self._on_cancel
+
+    def _submit(
+        self, session: Session, call: RecordedCall, on_cancel: OnCancel
+    ) -> AsyncResult[Any]:
+        handle, delivery = self._handle_of(session, call, on_cancel)
+        session.submit(call, delivery)
+        return handle
+
+    def _handle_of(
+        self, session: Session, call: RecordedCall, on_cancel: OnCancel
+    ) -> tuple[AsyncResult[Any], Delivery]:
+        """Return the handle of a call; its parents are the steps of a chain before the last."""
+        results = self._wire.settings.results
+        if not call.ignored and not results.supported:
+            raise InvalidOption("result_backend", str(results.unavailable))
+        no_result = results.unavailable
+        if call.reply_elsewhere:
+            no_result = "its reply_to is another address than this client's"
+        steps = [call.result]
+        while steps[-1].parent is not None:
+            steps.append(steps[-1].parent)
+        outcomes = [session.pending.register(step.id) for step in reversed(steps)]
+        delivery = Delivery(f"{call.name}[{call.task_id}]", outcomes)
+        handle: AsyncResult[Any] | None = None
+        for outcome in outcomes:
+            handle = AsyncResult(
+                self,
+                session,
+                outcome,
+                name=call.name if outcome is outcomes[-1] else None,
+                parent=handle,
+                ignored=call.ignored,
+                delivery=delivery,
+                no_result=no_result,
+                on_cancel=on_cancel,
+            )
+        assert handle is not None
+        return handle, delivery
+
+    def _revoke_in_background(self, task_id: str, *, terminate: bool) -> None:
+        """Revoke a task on behalf of somebody who was cancelled, and so can't wait for it."""
+        if self._closed:
+            return
+
+        async def revoke() -> None:
+            try:
+                await self.control.revoke(task_id, terminate=terminate)
+            except SendError as error:
+                logger.warning("Could not revoke the abandoned task %s: %s", task_id, error)
+
+        task = asyncio.get_running_loop().create_task(revoke())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _checked_on_cancel(value: Any) -> OnCancel:
+    if value not in (None, "revoke", "terminate"):
+        raise InvalidOption("on_cancel", f"must be None, 'revoke' or 'terminate', not {value!r}")
+    checked: OnCancel = value
+    return checked

@@ -1,0 +1,57 @@
+"""Something that happens once, and that any number of tasks can wait for."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["Completion"]
+
+
+class Completion:
+    """A one-shot outcome: done, or failed with an error.
+
+    Unlike an ``asyncio.Future`` it can be made without an event loop, cancelling one who waits
+    touches nobody else, and an error that nobody asks for makes no noise.
+    """
+
+    __slots__ = ("__weakref__", "_waiters", "done", "error", "raised")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: BaseException | None = None
+        #: Whether anybody was told of the error.
+        self.raised = False
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody is waiting."""
+        return bool(self._waiters)
+
+    def complete(self, error: BaseException | None = None) -> None:
+        """Wake all who wait. A later call corrects the outcome for whoever waits from then on."""
+        self.done = True
+        self.error = error
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return once this is done.
+
+        Cancelling it affects nobody else.
+
+        :raises BaseException: the error that this failed with.
+        """
+        if not self.done:
+            waiter = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+        if self.error is not None:
+            self.raised = True
+            raise self.error

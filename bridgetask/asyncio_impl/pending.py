@@ -1,0 +1,182 @@
+"""Which results are waited for: task ids, and what became of each. No sockets here."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from weakref import WeakSet, WeakValueDictionary
+
+from ..errors import BridgetaskError, ResultUndecodable, Unconfirmed
+from ..wire.results import TaskUpdate
+from .completion import Completion
+
+__all__ = ["Outcome", "PendingResults", "Updates"]
+
+logger = logging.getLogger(__name__)
+
+#: How many updates are kept for an ``updates()`` that begins late.
+_HISTORY = 256
+
+
+class Outcome:
+    """What is known of one task: its states so far, and who waits for the result."""
+
+    __slots__ = ("__weakref__", "_subscribers", "adopted", "completion", "delivery", "history", "task_id")
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        #: The latest updates, oldest first.
+        self.history: deque[TaskUpdate] | None = None
+        #: The result. Its error is the reason why there is none, not the task's own.
+        self.completion = Completion()
+        #: Whether the broker has the task's message; None for a task sent elsewhere.
+        self.delivery: Completion | None = None
+        #: Results of tasks that this one called, which came before anybody asked for them.
+        self.adopted: dict[str, Outcome] | None = None
+        self._subscribers: WeakSet[Updates] | None = None
+
+    @property
+    def update(self) -> TaskUpdate | None:
+        """The latest state that was reported, or None."""
+        return self.history[-1] if self.history else None
+
+    @property
+    def final(self) -> TaskUpdate | None:
+        """The final update, or None."""
+        update = self.update
+        return update if update is not None and update.final else None
+
+    def apply(self, update: TaskUpdate) -> None:
+        """Take an update. Whatever follows a final one is a repetition, and ignored."""
+        if self.final is not None:
+            return
+        error = self.completion.error
+        if self.completion.done and not isinstance(error, Unconfirmed):
+            return  # settled here: forgotten, revoked, or closed
+        if self.history is None:
+            self.history = deque(maxlen=_HISTORY)
+        self.history.append(update)
+        if self.delivery is not None and (not self.delivery.done or self.delivery.error):
+            self.delivery.complete()  # a worker has it, whatever became of the confirm
+        for subscriber in self._subscribers or ():
+            subscriber.push(update)
+        if update.final:
+            self.completion.complete()
+
+    def fail(self, error: BridgetaskError) -> None:
+        """Give up on the result. Does nothing if it is there, or was given up on already."""
+        if self.completion.done:
+            return
+        self.completion.complete(error)
+        for subscriber in self._subscribers or ():
+            subscriber.push(None)
+
+    def subscribe(self) -> Updates:
+        """Return an iterator over the updates, those that are known already included."""
+        if self._subscribers is None:
+            self._subscribers = WeakSet()
+        updates = Updates(self)
+        self._subscribers.add(updates)
+        return updates
+
+
+class Updates(AsyncIterator[TaskUpdate]):
+    """Every state that the worker reports, in order, ending with the final one.
+
+    Iterating raises what makes a final one impossible: :class:`bridgetask.errors.SendError`,
+    :class:`bridgetask.errors.ClientClosed` and so on. Cancelling an iteration harms nothing, and
+    it can be continued.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._queue: deque[TaskUpdate | None] = deque(outcome.history or ())
+        self._wakeup: Completion | None = None
+        self._ended = False
+        if outcome.completion.done and outcome.final is None:
+            self._queue.append(None)
+
+    def push(self, update: TaskUpdate | None) -> None:
+        """Take an update, or None where no more can come."""
+        self._queue.append(update)
+        if self._wakeup is not None:
+            self._wakeup.complete()
+
+    async def __anext__(self) -> TaskUpdate:
+        if self._ended:
+            raise StopAsyncIteration
+        while not self._queue:
+            self._wakeup = Completion()
+            await self._wakeup.wait()
+        update = self._queue.popleft()
+        self._ended = update is None or update.final
+        if update is None:
+            await self._outcome.completion.wait()
+            raise StopAsyncIteration
+        return update
+
+
+class PendingResults:
+    """The outcomes that somebody holds a handle of. An outcome lives as long as its handles."""
+
+    def __init__(self) -> None:
+        self._outcomes: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(list(self._outcomes.values()))
+
+    @property
+    def unfinished(self) -> int:
+        """How many results are still to come."""
+        return sum(not outcome.completion.done for outcome in self)
+
+    def register(self, task_id: str) -> Outcome:
+        """Return the outcome of a task, the same one for the same id."""
+        outcome = self._outcomes.get(task_id)
+        if outcome is None:
+            outcome = self._outcomes[task_id] = Outcome(task_id)
+        return outcome
+
+    def get(self, task_id: str) -> Outcome | None:
+        """Return the outcome of a task if somebody holds a handle of it."""
+        return self._outcomes.get(task_id)
+
+    def deliver(self, update: TaskUpdate) -> None:
+        """Hand an update to whoever waits for that task."""
+        outcome = self._outcomes.get(update.task_id) or self._adopt(update)
+        if outcome is None:
+            logger.debug("Nobody waits for the %s of task %s", update.state, update.task_id)
+            return
+        outcome.apply(update)
+
+    def deliver_undecodable(self, error: ResultUndecodable) -> None:
+        """Fail the one result that can't be read."""
+        outcome = self._outcomes.get(error.task_id) if error.task_id else None
+        if outcome is None:
+            logger.warning("Dropped a message for task %s: %s", error.task_id, error)
+            return
+        outcome.fail(error)
+
+    def fail_all(self, error: BridgetaskError) -> None:
+        """Give up on every result that is still to come."""
+        for outcome in self:
+            outcome.fail(error)
+
+    def _adopt(self, update: TaskUpdate) -> Outcome | None:
+        """Keep the result of a linked task with the task that called it.
+
+        It may come before the caller's own result, which is what names its children.
+        """
+        parent = self._outcomes.get(update.parent_id) if update.parent_id else None
+        if parent is None:
+            return None
+        outcome = self.register(update.task_id)
+        if parent.adopted is None:
+            parent.adopted = {}
+        parent.adopted[update.task_id] = outcome
+        return outcome
+

@@ -1,0 +1,300 @@
+"""The handle of a task: what is known of it, and how to wait for more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+
+from ..errors import ResultTimeout, ResultUnavailable, SendError
+from ..wire.results import FAILURE, PENDING, SUCCESS, TaskUpdate
+from .completion import Completion
+from .pending import Outcome, Updates
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .session import Session
+
+__all__ = ["AsyncResult", "OnCancel"]
+
+R = TypeVar("R")
+
+OnCancel = Literal["revoke", "terminate"] | None
+
+
+class AsyncResult(Generic[R]):
+    """A task that was sent. Awaiting it returns the task's value, or raises its exception.
+
+    One rule tells what does I/O: what is not awaited does none, and answers with what is known.
+    Any number of tasks may wait. Cancelling one that waits touches neither the task nor another
+    one that waits, unless ``on_cancel`` was given and it is the last one.
+
+    Made by :meth:`bridgetask.Client.send_task` and its kin, never directly. Follows
+    ``celery.result.AsyncResult``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_client",
+        "_delivery",
+        "_no_result",
+        "_on_cancel",
+        "_outcome",
+        "_session",
+        "ignored",
+        "name",
+        "parent",
+    )
+
+    def __init__(
+        self,
+        client: Client,
+        session: Session,
+        outcome: Outcome,
+        *,
+        name: str | None = None,
+        parent: AsyncResult[Any] | None = None,
+        ignored: bool = False,
+        delivery: Completion | None = None,
+        no_result: str | None = None,
+        on_cancel: OnCancel = None,
+    ) -> None:
+        self._client = client
+        self._session = session
+        self._outcome = outcome
+        self._delivery = delivery
+        self._no_result = no_result
+        self._on_cancel = on_cancel
+        #: The task's name, or None for one that was sent elsewhere.
+        self.name = name
+        #: The task before this one in a chain, or None.
+        self.parent = parent
+        #: Whether the worker sends no result; awaiting gives None once the broker has the message.
+        self.ignored = ignored
+
+    # What is known, without I/O.
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self._outcome.task_id
+
+    task_id = id
+
+    @property
+    def state(self) -> str:
+        """The state that was reported last, by Celery's names; ``PENDING`` before any."""
+        update = self._outcome.update
+        return update.state if update is not None else PENDING
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """The return value, the exception, or the meta of the last state; None before any."""
+        update = self._outcome.update
+        return update.result if update is not None else None
+
+    @property
+    def info(self) -> Any:
+        """The same as :attr:`result`, as Celery has it."""
+        return self.result
+
+    @property
+    def traceback(self) -> str | None:
+        """The worker's traceback as text, if the task failed."""
+        update = self._outcome.update
+        return update.traceback if update is not None else None
+
+    @property
+    def children(self) -> list[AsyncResult[Any]] | None:
+        """Handles of the tasks that this one called, or None while that is not known.
+
+        By ``rpc://`` only the results of linked tasks come to this client.
+        """
+        final = self._outcome.final
+        if final is None:
+            return None
+        return [self._child(each) for each in final.children]
+
+    def ready(self) -> bool:
+        """Return whether the task has ended, well or not."""
+        return self._outcome.final is not None
+
+    def successful(self) -> bool:
+        """Return whether the task returned a value."""
+        return self.state == SUCCESS
+
+    def failed(self) -> bool:
+        """Return whether the task raised an exception."""
+        return self.state == FAILURE
+
+    # What waits.
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.get().__await__()
+
+    async def get(self, timeout: float | None = None, propagate: bool = True) -> R:
+        """Wait for the result.
+
+        Cancelling this ends the waiting. The task runs on, unless ``on_cancel`` says otherwise.
+
+        :param timeout: seconds to wait at most, sending included. 0 asks what is there already.
+        :param propagate: whether to raise the task's exception, or to return it.
+        :returns: the task's return value; None where the task's result is ignored.
+        :raises ResultTimeout: no result came in time. The task is untouched.
+        :raises ResultUnavailable: no result can come.
+        :raises SendError: the task was not sent, or its outcome is unknown.
+        :raises ClientClosed: the client was closed.
+        :raises Exception: the task's own, with a ``RemoteTraceback`` as its cause. Also what a
+            parent in a chain raised, as in Celery.
+        """
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                await self._wait()
+        except TimeoutError:
+            if not scope.expired():  # it is the task's own
+                raise
+            raise ResultTimeout(
+                f"task {self.id} gave no result within {timeout} s", task_id=self.id
+            ) from None
+        except asyncio.CancelledError:
+            self._abandoned()
+            raise
+        if self.ignored:
+            return cast(R, None)
+        final = self._outcome.final
+        assert final is not None
+        if propagate:
+            self._raise_parent_error()
+            if final.error is not None:
+                raise final.error
+        return cast(R, final.result)
+
+    async def sent(self) -> None:
+        """Wait until the broker has confirmed that it has the task.
+
+        Cancelling this ends the waiting, and nothing else.
+
+        :raises NotSent: the broker does not have it: unreachable, refused, not routable, too late.
+        :raises Unconfirmed: the broker may or may not have it; the error carries the task's id.
+        """
+        if self._delivery is not None:
+            if not self._delivery.done:
+                self._session.check_loop()
+            await self._delivery.wait()
+
+    def updates(self) -> Updates:
+        """Return an iterator over every state that the worker reports, in order.
+
+        It begins with those that are known already, and ends with the final one. For a task to
+        report ``STARTED``, Celery's ``task_track_started`` must be on.
+
+        .. code-block:: python
+
+            async for update in call.updates():
+                print(update.state, update.result)
+        """
+        if not self._outcome.completion.done:
+            self._check_result_can_come()
+        return self._outcome.subscribe()
+
+    async def refresh(self) -> TaskUpdate | None:
+        """Make sure that news can arrive, and return the latest update.
+
+        By ``rpc://`` workers push every state; there is nothing to ask for, but a lost connection
+        is opened again.
+
+        :raises BrokerUnreachable: that was not possible.
+        """
+        self._session.check_loop()
+        if not self.ready():
+            await self._session.connect()
+        return self._outcome.update
+
+    async def revoke(self, terminate: bool = False, signal: str | None = None) -> None:
+        """Tell all workers not to run the task, as ``AsyncResult.revoke`` of Celery does.
+
+        Returns once the broker has taken the command. Whoever waits gets
+        :class:`bridgetask.errors.TaskRevoked` at once: a worker that holds the task says nothing
+        until its turn comes. A task that is known to run is left alone unless ``terminate``.
+
+        :param terminate: whether to kill the process that runs the task, too.
+        :param signal: the signal for that; ``TERM`` unless given.
+        :raises SendError: the command could not be sent.
+        """
+        await self._client.control.revoke(self.id, terminate=terminate, signal=signal)
+
+    async def forget(self) -> None:
+        """Stop caring about the result. Whoever waits gets :class:`ResultUnavailable`."""
+        self._outcome.fail(ResultUnavailable(f"task {self.id} was forgotten", task_id=self.id))
+        self._outcome.history = None
+
+    async def collect(self) -> AsyncIterator[tuple[AsyncResult[Any], Any]]:
+        """Yield this result and those of the tasks that it called, each with its value.
+
+        Breadth first, as ``celery.result.AsyncResult.collect`` does; raises what ``get`` raises.
+        """
+        waiting: list[AsyncResult[Any]] = [self]
+        while waiting:
+            node = waiting.pop(0)
+            yield node, await node.get()
+            waiting.extend(node.children or ())
+
+    # Within.
+
+    async def _wait(self) -> None:
+        if self.ignored:
+            await self.sent()
+            return
+        if not self._outcome.completion.done:
+            self._check_result_can_come()
+            self._session.check_loop()
+        try:
+            await self._outcome.completion.wait()
+        except SendError:
+            if self._delivery is not None:
+                self._delivery.raised = True
+            raise
+
+    def _check_result_can_come(self) -> None:
+        if self._no_result is not None and not self._outcome.history:
+            raise ResultUnavailable(
+                f"task {self.id} has no result here: {self._no_result}", task_id=self.id
+            )
+
+    def _raise_parent_error(self) -> None:
+        """Raise what a parent in a chain raised, as ``_maybe_reraise_parent_error`` does."""
+        parent = self.parent
+        while parent is not None:
+            final = parent._outcome.final
+            if final is not None and final.error is not None:
+                raise final.error
+            parent = parent.parent
+
+    def _abandoned(self) -> None:
+        """Revoke the task where the last one who waited was cancelled, if that was asked for."""
+        completion = self._outcome.completion
+        if self._on_cancel is not None and not completion.done and not completion.awaited:
+            self._client._revoke_in_background(self.id, terminate=self._on_cancel == "terminate")
+
+    def _child(self, encoded: Any) -> AsyncResult[Any]:
+        """Make the handle of a child from what ``AsyncResult.as_tuple`` of Celery left of it."""
+        (task_id, _), _ = encoded
+        outcome = self._session.pending.register(task_id)
+        if self._outcome.adopted is None:
+            self._outcome.adopted = {}
+        self._outcome.adopted[task_id] = outcome
+        return AsyncResult(self._client, self._session, outcome, parent=self)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return bool(other.id == self.id)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        name = f" {self.name}" if self.name else ""
+        return f"<AsyncResult:{name}[{self.id}] {self.state}>"

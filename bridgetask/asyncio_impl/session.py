@@ -1,0 +1,214 @@
+"""What a client has while it runs: everything that belongs to one event loop and one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from celery import Celery
+
+from ..errors import BridgetaskError, BrokerUnreachable, ClientClosed, WrongEventLoop
+from ..settings import Settings
+from ..wire.control import ControlMailbox
+from ..wire.message import OutgoingMessage
+from ..wire.recorder import RecordedCall, Recorder
+from ..wire.results import ResultDecoder, from_eager_result
+from .completion import Completion
+from .pending import Outcome, PendingResults
+from .transports.amqp_connection import AmqpConnection
+from .transports.amqp_results import AmqpControlChannel, RpcResults
+from .transports.amqp_sender import AmqpSender
+from .transports.base import ControlChannel, ResultSource, Sender
+
+__all__ = ["Delivery", "Session", "Wire"]
+
+logger = logging.getLogger(__name__)
+
+
+class Delivery(Completion):
+    """Whether the broker has a task's message. If it fails, so do the outcomes that hang on it."""
+
+    __slots__ = ("_name", "_outcomes")
+
+    def __init__(self, name: str, outcomes: list[Outcome]) -> None:
+        super().__init__()
+        self._name = name
+        # Weakly: an outcome lives as long as somebody holds a handle of it.
+        self._outcomes = [weakref.ref(outcome) for outcome in outcomes]
+        for outcome in outcomes:
+            outcome.delivery = self
+
+    def complete(self, error: BaseException | None = None) -> None:
+        super().complete(error)
+        if isinstance(error, BridgetaskError):
+            for reference in self._outcomes:
+                outcome = reference()
+                if outcome is not None:
+                    outcome.fail(error)
+
+    def __del__(self) -> None:
+        """Do not let a task be lost in silence, where nobody asked what became of it."""
+        if self.error is not None and not self.raised:
+            logger.error("Task %s was not sent, and nobody asked: %s", self._name, self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What builds and reads a client's messages. Bound to no event loop."""
+
+    settings: Settings
+    recorder: Recorder
+    decoder: ResultDecoder
+    mailbox: ControlMailbox
+
+    @classmethod
+    def of(cls, app: Celery, reply_to: str, heartbeat: float | None) -> Wire:
+        """Read the app's configuration.
+
+        :raises InvalidOption: the configuration can't be used.
+        """
+        settings = Settings.from_app(app, heartbeat=heartbeat)
+        recorder = Recorder(app, reply_to, address_callbacks=settings.results.backend == "rpc")
+        return cls(settings, recorder, ResultDecoder(app), ControlMailbox(app, recorder))
+
+
+class Session:
+    """Connections, the queue of messages, and the results that are waited for.
+
+    :param send_timeout: seconds that a message may take until the broker has confirmed it.
+    """
+
+    def __init__(
+        self, wire: Wire, loop: asyncio.AbstractEventLoop, *, send_timeout: float
+    ) -> None:
+        self.loop = loop
+        self.process = os.getpid()
+        self.pending = PendingResults()
+        self.closed = False
+        self._wire = wire
+        self._send_timeout = send_timeout
+        settings = wire.settings
+        reading = AmqpConnection(settings.read, "results")
+        self._sender: Sender = AmqpSender(AmqpConnection(settings.write, "tasks"), loop)
+        self._results: ResultSource = RpcResults(
+            reading,
+            wire.recorder.reply_to,
+            settings.results.expires,
+            wire.decoder,
+            self.pending,
+        )
+        self._replies: ControlChannel = AmqpControlChannel(reading, wire.mailbox)
+        self._on_reply: dict[str, Callable[[object], None]] = {}
+
+    @property
+    def usable(self) -> bool:
+        """Whether the session's loop and process still are those that run."""
+        return not self.loop.is_closed() and self.process == os.getpid()
+
+    def check_loop(self) -> None:
+        """Refuse to work for another loop than our own.
+
+        :raises ClientClosed: the client was closed.
+        :raises WrongEventLoop: another event loop is running, or none.
+        """
+        if self.closed:
+            raise ClientClosed("the client is closed")
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self.loop:
+            raise WrongEventLoop("this belongs to another event loop than the one that runs")
+
+    async def connect(self) -> None:
+        """Connect for sending and, where there are results to get, for receiving.
+
+        :raises BrokerUnreachable: that was not possible, or not within ``send_timeout``.
+        """
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                await self._sender.connect()
+                if self._wire.settings.results.unavailable is None:
+                    await self._results.start()
+        except TimeoutError:
+            raise BrokerUnreachable(
+                f"no broker could be connected to within {self._send_timeout} s"
+            ) from None
+
+    def submit(self, call: RecordedCall, delivery: Delivery) -> None:
+        """Take a call's messages, to be sent as soon as that can be done."""
+        if call.eager is not None:
+            delivery.complete()
+            outcome = self.pending.register(call.task_id)
+            outcome.apply(from_eager_result(call.task_id, call.eager))
+            return
+        receives = not call.ignored and self._wire.settings.results.unavailable is None
+        deadline = self.loop.time() + self._send_timeout
+        for index, message in enumerate(call.messages):
+            self._sender.send(
+                message,
+                delivery if index == 0 else Completion(),
+                deadline,
+                self._results.start if receives else None,
+            )
+
+    async def command(self, message: OutgoingMessage) -> None:
+        """Send a command to workers; return once the broker has confirmed it.
+
+        :raises SendError: it has not.
+        """
+        delivery = Completion()
+        self._sender.send(message, delivery, self.loop.time() + self._send_timeout)
+        await delivery.wait()
+
+    async def listen_for_replies(self) -> None:
+        """Return once replies to commands can arrive."""
+        await self._replies.listen(self._dispatch_reply)
+
+    def on_reply(self, ticket: str, callback: Callable[[object], None] | None) -> None:
+        """Call ``callback`` with each reply that carries ``ticket``; with None, no longer."""
+        if callback is None:
+            self._on_reply.pop(ticket, None)
+        else:
+            self._on_reply[ticket] = callback
+
+    def _dispatch_reply(self, ticket: str, said: object) -> None:
+        callback = self._on_reply.get(ticket)
+        if callback is not None:
+            callback(said)
+
+    async def close(self, timeout: float) -> None:
+        """Send what is queued, then disconnect, within ``timeout`` seconds in all.
+
+        What is not settled by then fails, and so does every result that is still waited for.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        deadline = self.loop.time() + timeout
+        with suppress(TimeoutError):
+            # Saying goodbye wants its share of the time, too.
+            async with asyncio.timeout_at(deadline - timeout / 4):
+                await self._sender.drain()
+        self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.gather(
+                    self._sender.close(), self._results.close(), return_exceptions=True
+                )
+        except TimeoutError:
+            pass
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop everything on the spot."""
+        self.closed = True
+        self._sender.abort()
+        self._results.abort()
+        self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))

@@ -1,0 +1,1 @@
+"""How messages get out and results come in: one module a broker or backend."""

@@ -1,0 +1,335 @@
+"""One connection to RabbitMQ through aio-pika: failover, login, TLS, and errors of our own.
+
+aio-pika connects and speaks AMQP. Connecting *again* is left to those who use the connection:
+only they know what they have lost by it, and for how long they may try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import aio_pika
+import aiormq.abc
+import aiormq.connection
+import aiormq.exceptions
+from yarl import URL
+
+from ...errors import BridgetaskError, BrokerUnreachable, NotRoutable, Refused
+from ...settings import BrokerSettings, Server
+from ...wire.message import Declaration
+
+__all__ = ["AmqpConnection", "ConnectionLost", "translating"]
+
+logger = logging.getLogger(__name__)
+
+#: Reply codes with which RabbitMQ turns a login or a virtual host down.
+_LOGIN_REFUSED = {403, 530}
+
+
+class ConnectionLost(BrokerUnreachable):
+    """The connection, or the channel in use, went away under an operation."""
+
+
+class AmqpConnection:
+    """A connection that can be opened, lost, and opened again.
+
+    :param settings: the brokers to try, and in which order.
+    :param purpose: shown as part of the connection's name in RabbitMQ's management.
+    """
+
+    def __init__(self, settings: BrokerSettings, purpose: str) -> None:
+        self._settings = settings
+        self._name = f"bridgetask {purpose} {socket.gethostname()}:{os.getpid()}"
+        self._servers = settings.cycle()
+        self._server = next(self._servers)
+        self._connection: _Connection | None = None
+        self._opening = asyncio.Lock()
+        self._declaring: aio_pika.abc.AbstractChannel | None = None
+        self._declared: set[Declaration] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection stands, as far as this side knows."""
+        connection = self._connection
+        return (
+            connection is not None
+            and connection.transport is not None
+            and not connection.transport.connection.is_closed
+        )
+
+    async def open(self) -> None:
+        """Connect unless connected, trying each server once.
+
+        :raises Refused: every server that answered turned the login or the virtual host down.
+        :raises BrokerUnreachable: no server could be connected to.
+        """
+        async with self._opening:
+            if self.is_open:
+                return
+            await self.close()
+            self._declaring = None
+            self._declared.clear()
+            problems: dict[str, BridgetaskError] = {}
+            for _ in self._settings.servers:
+                try:
+                    self._connection = await self._connect(self._server)
+                except BridgetaskError as error:
+                    problems[str(self._server)] = error
+                    self._server = next(self._servers)
+                else:
+                    return
+            raise _no_server(problems)
+
+    async def channel(self, *, confirms: bool) -> aio_pika.abc.AbstractChannel:
+        """Open a channel, connecting first where that is needed."""
+        await self.open()
+        assert self._connection is not None
+        with translating():
+            channel = self._connection.channel(
+                publisher_confirms=confirms, on_return_raises=confirms
+            )
+            await channel.initialize()
+            return channel
+
+    async def declare(self, declaration: Declaration) -> None:
+        """Declare a queue, an exchange or a binding once a connection.
+
+        This has a channel of its own: a refused declaration takes no other work with it.
+
+        :raises Refused: the broker refused, for one because it exists with other arguments.
+        """
+        if declaration in self._declared:
+            return
+        if self._declaring is None or self._declaring.is_closed:
+            self._declaring = await self.channel(confirms=False)
+        with translating():
+            channel = await self._declaring.get_underlay_channel()
+            await _declare(channel, declaration)
+        self._declared.add(declaration)
+
+    def forget_declarations(self) -> None:
+        """Declare everything again when it is needed next."""
+        self._declared.clear()
+
+    async def close(self) -> None:
+        """Say goodbye to the broker, as far as it listens."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                with suppress(aiormq.exceptions.AMQPError, OSError, RuntimeError):
+                    await connection.close()
+            finally:
+                connection.abort()
+
+    def abort(self) -> None:
+        """Drop the connection on the spot."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    async def _connect(self, server: Server) -> _Connection:
+        connection = _Connection(server, self._name)
+        try:
+            with translating(f"can't connect to {server}"):
+                await connection.connect(timeout=server.connect_timeout)
+        except BaseException:
+            connection.abort()
+            raise
+        logger.debug("Connected to %s as %r", server, self._name)
+        return connection
+
+
+def _no_server(problems: Mapping[str, BridgetaskError]) -> BridgetaskError:
+    message = "; ".join(str(problem) for problem in problems.values())
+    last = list(problems.values())[-1]
+    if all(isinstance(problem, Refused) for problem in problems.values()):
+        error: BridgetaskError = Refused(message, code=getattr(last, "code", None))
+    else:
+        error = BrokerUnreachable(message)
+    error.__cause__ = last.__cause__
+    return error
+
+
+async def _declare(channel: aiormq.abc.AbstractChannel, declaration: Declaration) -> None:
+    """Declare as ``kombu.transport.pyamqp`` does."""
+    name, arguments = declaration.name, dict(declaration.arguments)
+    if declaration.operation == "queue_declare":
+        await channel.queue_declare(name, **arguments)
+    elif declaration.operation == "exchange_declare":
+        await channel.exchange_declare(name, exchange_type=arguments.pop("type"), **arguments)
+    elif declaration.operation == "queue_bind":
+        await channel.queue_bind(name, **arguments)
+    else:
+        await channel.exchange_bind(name, **arguments)
+
+
+class _Connection(aio_pika.Connection):
+    """aio-pika's connection over a socket that we open, and can therefore drop."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        password = server.password() if callable(server.password) else server.password
+        url = URL.build(
+            scheme="amqp" if server.tls is None else "amqps",
+            host=server.host,
+            port=server.port,
+            user=server.user,
+            password=password,
+            path="/" + server.virtual_host,
+            query={
+                "heartbeat": str(int(server.heartbeat)),
+                "auth": server.login_method.lower(),
+                "name": name,
+            },
+        )
+        super().__init__(url, client_properties=dict(server.client_properties))
+        self._sockets = _SocketFactory(server)
+        self.kwargs["transport_factory"] = self._sockets
+
+    def abort(self) -> None:
+        if self._sockets.writer is not None:
+            self._sockets.writer.transport.abort()
+
+
+class _SocketFactory(aiormq.connection.TransportFactory):
+    """Opens the socket as Celery's ``broker_use_ssl`` says, and keeps hold of it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def create(
+        self, url: URL, **_: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        server = self._server
+        options: dict[str, Any] = {}
+        if server.tls is not None:
+            # Reading certificates blocks; there are few of them, and connecting is rare.
+            context, server_hostname = await asyncio.to_thread(_tls_context, server)
+            options = {"ssl": context, "server_hostname": server_hostname}
+        reader, self.writer = await asyncio.open_connection(server.host, server.port, **options)
+        return reader, self.writer
+
+
+def _tls_context(server: Server) -> tuple[ssl.SSLContext, str]:
+    """Build what py-amqp's ``SSLTransport`` builds from the same options.
+
+    Follows ``_wrap_socket_sni``: certificates are verified unless ``cert_reqs`` says otherwise,
+    and the host name is where ``server_hostname`` is given; None means the URL's host.
+    """
+    options = dict(server.tls) if isinstance(server.tls, Mapping) else {}
+    checks_name = "server_hostname" in options
+    hostname = options.pop("server_hostname", None) or server.host
+    if "context" in options:  # follows ``_wrap_context``
+        given = dict(options["context"])
+        check_hostname = given.pop("check_hostname", None)
+        context = ssl.create_default_context(**given)
+        context.check_hostname = bool(check_hostname)
+        return context, hostname
+    context = ssl.SSLContext(options.get("ssl_version") or ssl.PROTOCOL_TLS_CLIENT)
+    if options.get("tls_minimum_version") is not None:
+        context.minimum_version = options["tls_minimum_version"]
+    if options.get("tls_maximum_version") is not None:
+        context.maximum_version = options["tls_maximum_version"]
+    if options.get("certfile") is not None:
+        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+    if options.get("ca_certs") is not None:
+        context.load_verify_locations(options["ca_certs"])
+    if options.get("ciphers") is not None:
+        context.set_ciphers(options["ciphers"])
+    context.check_hostname = checks_name  # before verify_mode: CERT_NONE forbids it
+    if options.get("cert_reqs") is not None:
+        context.verify_mode = ssl.VerifyMode(options["cert_reqs"])
+    if options.get("ca_certs") is None and context.verify_mode != ssl.CERT_NONE:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context, hostname
+
+
+class translating:  # noqa: N801
+    """Turns what aio-pika, aiormq and the socket raise into bridgetask's errors.
+
+    Where the connection dies, aiormq cancels futures of its own. Such a ``CancelledError`` is told
+    apart from a real cancellation by the task's count of requests to cancel it.
+    """
+
+    def __init__(self, context: str = "") -> None:
+        self._context = context
+        self._cancelling = 0
+
+    def __enter__(self) -> None:
+        self._cancelling = _cancelling()
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if error is None or isinstance(error, BridgetaskError):
+            return
+        if isinstance(error, asyncio.CancelledError) and _cancelling() > self._cancelling:
+            return
+        translated = _translate(error, self._context)
+        if translated is not None:
+            raise translated from error
+
+
+def _cancelling() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def _translate(error: BaseException, context: str) -> BridgetaskError | None:
+    prefix = f"{context}: " if context else ""
+    if isinstance(error, aiormq.exceptions.PublishError):
+        frame = error.frame
+        return NotRoutable(
+            f"{prefix}{frame.reply_text}: no queue is bound for routing key "
+            f"{frame.routing_key!r} of exchange {frame.exchange!r}"
+        )
+    if isinstance(error, aiormq.exceptions.DeliveryError):
+        return Refused(f"{prefix}the broker did not accept the message (basic.nack)")
+    code = _reply_code(error)
+    text = _reply_text(error)
+    if isinstance(error, aiormq.exceptions.ProbableAuthenticationError) or (
+        context and code in _LOGIN_REFUSED
+    ):
+        return Refused(f"{prefix}{text}", code=code)
+    if isinstance(error, aiormq.exceptions.ChannelClosed) and code is not None:
+        return Refused(f"{prefix}{text}", code=code)
+    if isinstance(error, ssl.SSLError):
+        return BrokerUnreachable(f"{prefix}TLS failed: {error}")
+    if isinstance(error, TimeoutError):
+        return BrokerUnreachable(f"{prefix}no answer in time")
+    if isinstance(
+        error,
+        (aiormq.exceptions.AMQPError, OSError, EOFError, asyncio.CancelledError, RuntimeError),
+    ):
+        kind = BrokerUnreachable if context else ConnectionLost
+        return kind(f"{prefix}{text or type(error).__name__}")
+    return None
+
+
+_CODES = {
+    aiormq.exceptions.ChannelAccessRefused: 403,
+    aiormq.exceptions.ChannelNotFoundEntity: 404,
+    aiormq.exceptions.ChannelLockedResource: 405,
+    aiormq.exceptions.ChannelPreconditionFailed: 406,
+    aiormq.exceptions.ProbableAuthenticationError: 403,
+    aiormq.exceptions.ConnectionNotAllowed: 530,
+}
+
+
+def _reply_code(error: BaseException) -> int | None:
+    """Return AMQP's reply code. aiormq's named classes carry the text alone."""
+    code = _CODES.get(type(error))  # type: ignore[call-overload]
+    if code is None and error.args and isinstance(error.args[0], int):
+        code = error.args[0]
+    return code
+
+
+def _reply_text(error: BaseException) -> str:
+    strings = [each for each in error.args if isinstance(each, str)]
+    return strings[-1] if strings else str(error)
+

@@ -1,0 +1,364 @@
+"""Publishing to RabbitMQ: in order, pipelined, confirmed, and retried as Celery's policy says."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import aiormq.abc
+from aiormq import spec
+
+from ...errors import (
+    BridgetaskError,
+    BrokerUnreachable,
+    ClientClosed,
+    InvalidOption,
+    NotSent,
+    Refused,
+    SendError,
+    SendTimeout,
+    Unconfirmed,
+)
+from ...wire.message import Declaration, OutgoingMessage
+from ..completion import Completion
+from .amqp_connection import AmqpConnection, ConnectionLost, translating
+
+__all__ = ["AmqpSender"]
+
+logger = logging.getLogger(__name__)
+
+#: How many messages may be on their way without a confirm.
+_WINDOW = 512
+#: Bytes from which on a message is flushed to the socket before the next one is written.
+_FLUSHED = 65_536
+#: Bytes from which on a message goes alone. RabbitMQ 4 refuses what is larger than 16 MiB, by
+#: closing the channel under everything that is on its way.
+_ALONE = 16 * 1024 * 1024
+
+
+class _Sending:
+    """A message on its way."""
+
+    __slots__ = (
+        "alone",
+        "delivery",
+        "expiry",
+        "last_error",
+        "left",
+        "message",
+        "number",
+        "prepare",
+        "retries",
+        "task",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        message: OutgoingMessage,
+        delivery: Completion,
+        prepare: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self.number = number
+        self.message = message
+        self.delivery = delivery
+        self.prepare = prepare
+        self.expiry: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+        #: Whether it may have reached the broker at any time.
+        self.left = False
+        #: Whether it must be the only one on its way, so that a refusal is known to be its own.
+        self.alone = len(message.body) >= _ALONE
+        self.retries = 0
+        self.last_error: BridgetaskError | None = None
+
+    def __lt__(self, other: _Sending) -> bool:
+        return self.number < other.number
+
+
+class AmqpSender:
+    """Publishes messages over one connection and one channel with confirms.
+
+    Messages go out in the order of :meth:`send`. One that is lost with its connection goes out
+    again, before those that came after it, or its outcome is reported as unknown.
+    """
+
+    def __init__(self, connection: AmqpConnection, loop: asyncio.AbstractEventLoop) -> None:
+        self._connection = connection
+        self._loop = loop
+        self._numbers = count()
+        self._queue: list[_Sending] = []
+        self._in_flight: set[_Sending] = set()
+        self._window = asyncio.Semaphore(_WINDOW)
+        self._settled = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._known_exchanges: set[str] = {""}
+        self._closed = False
+
+    @property
+    def queued(self) -> int:
+        return len(self._in_flight) + sum(not each.delivery.done for each in self._queue)
+
+    def send(
+        self,
+        message: OutgoingMessage,
+        delivery: Completion,
+        deadline: float,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        if message.timeout is not None:
+            deadline = min(deadline, self._loop.time() + message.timeout)
+        sending = _Sending(next(self._numbers), message, delivery, prepare)
+        sending.expiry = self._loop.call_at(deadline, self._expire, sending)
+        self._enqueue(sending)
+
+    async def connect(self) -> None:
+        await self._open_channel()
+
+    async def drain(self) -> None:
+        while self.queued:
+            self._settled.clear()
+            await self._settled.wait()
+
+    async def close(self) -> None:
+        self._abandon()
+        pump, self._pump = self._pump, None
+        for task in [pump, *(each.task for each in self._in_flight)]:
+            if task is not None:
+                task.cancel()
+        await self._in_flight_settled()
+        await self._connection.close()
+
+    def abort(self) -> None:
+        self._abandon()
+        for task in [self._pump, *(each.task for each in self._in_flight)]:
+            if task is not None:
+                task.cancel()
+        self._connection.abort()
+
+    # The pump: one task that takes messages from the queue while there are any.
+
+    def _enqueue(self, sending: _Sending) -> None:
+        heapq.heappush(self._queue, sending)
+        if self._pump is None and not self._closed:
+            self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
+            self._pump.add_done_callback(self._pump_ended)
+
+    async def _run(self) -> None:
+        while self._queue:
+            sending = heapq.heappop(self._queue)
+            if not sending.delivery.done:
+                await self._attempt(sending)
+
+    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
+        if pump is self._pump:
+            self._pump = None
+        if not pump.cancelled() and pump.exception() is not None:
+            logger.error("The sender failed", exc_info=pump.exception())
+            self._abandon()
+
+    async def _attempt(self, sending: _Sending) -> None:
+        """Bring one message on its way, or take note of why that failed."""
+        try:
+            if sending.prepare is not None:
+                await sending.prepare()
+            channel = await self._open_channel()
+            for declaration in sending.message.declarations:
+                await self._connection.declare(declaration)
+            await self._check_exchange(sending.message)
+        except BrokerUnreachable as error:
+            # For now nobody can be served: put it back, with its place in the order.
+            heapq.heappush(self._queue, sending)
+            await self._back_off(sending, error)
+            return
+        except BridgetaskError as error:
+            self._settle(sending, error)
+            return
+        if sending.alone or any(each.alone for each in self._in_flight):
+            await self._in_flight_settled()
+        await self._window.acquire()
+        if sending.delivery.done or channel.is_closed:
+            self._window.release()
+            if not sending.delivery.done:
+                heapq.heappush(self._queue, sending)
+            return
+        sending.left = True
+        self._in_flight.add(sending)
+        sending.task = self._loop.create_task(self._publish(channel, sending))
+
+    async def _back_off(self, failed: _Sending, error: BridgetaskError) -> None:
+        """Count a failed attempt for all that wait, and wait before the next."""
+        retries = failed.retries
+        for sending in list(self._queue):
+            sending.last_error = error
+            if sending.message.retry is None or not sending.message.retry.allows(sending.retries):
+                self._settle(sending, error)
+            else:
+                sending.retries += 1
+        policy = failed.message.retry
+        if policy is not None and not failed.delivery.done:
+            logger.warning("Can't send: %s. Trying again", error)
+            await asyncio.sleep(policy.interval(retries))
+
+    async def _open_channel(self) -> aiormq.abc.AbstractChannel:
+        """Return the channel to publish on. A new one is used only when the old one is settled."""
+        if self._channel is None or self._channel.is_closed or not self._connection.is_open:
+            await self._in_flight_settled()
+            channel = await self._connection.channel(confirms=True)
+            self._channel = await channel.get_underlay_channel()
+            self._known_exchanges = {""}
+        return self._channel
+
+    async def _check_exchange(self, message: OutgoingMessage) -> None:
+        """Make sure that an exchange that nobody declared exists.
+
+        Publishing to a missing one closes the channel, under all that is on its way.
+        """
+        name = message.exchange
+        if name in self._known_exchanges:
+            return
+        declared = any(
+            each.operation == "exchange_declare" and each.name == name
+            for each in message.declarations
+        )
+        if not declared:
+            await self._connection.declare(
+                Declaration.of("exchange_declare", name, {"type": "direct", "passive": True})
+            )
+        self._known_exchanges.add(name)
+
+    # Messages on their way.
+
+    async def _publish(self, channel: aiormq.abc.AbstractChannel, sending: _Sending) -> None:
+        message = sending.message
+        error: Exception | None = None
+        try:
+            with translating():
+                await channel.basic_publish(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    properties=_properties(message),
+                    mandatory=message.mandatory,
+                    wait=len(message.body) >= _FLUSHED,
+                )
+        except BridgetaskError as reason:
+            error = reason
+        except (TypeError, ValueError) as reason:
+            sending.left = False
+            error = InvalidOption("headers", f"can't be encoded: {reason}")
+        finally:
+            self._in_flight.discard(sending)
+            self._window.release()
+            self._settled.set()
+        if isinstance(error, ConnectionLost) or _closed_the_channel(error):
+            assert isinstance(error, BridgetaskError)
+            self._lost(sending, error)
+        else:
+            self._settle(sending, error)
+
+    def _lost(self, sending: _Sending, error: BridgetaskError) -> None:
+        """Decide what becomes of a message whose channel went away before its confirm."""
+        sending.last_error = error
+        if isinstance(error, Refused):
+            if sending.alone:
+                sending.left = False
+                self._settle(sending, error)
+                return
+            # One of those on their way was refused. They go again one by one, to tell which.
+            sending.alone = True
+        else:
+            policy = sending.message.retry
+            if policy is None or not policy.allows(sending.retries):
+                self._settle(sending, error)
+                return
+            sending.retries += 1
+        if sending.message.retry is None:
+            self._settle(sending, error)
+        elif not sending.delivery.done:
+            self._enqueue(sending)
+
+    def _expire(self, sending: _Sending) -> None:
+        """Give up on a message whose deadline has passed."""
+        if sending.delivery.done:
+            return
+        reason = sending.last_error or SendTimeout("the deadline passed before it could be sent")
+        self._settle(sending, reason)
+        if sending.task is not None:
+            sending.task.cancel()
+
+    def _settle(self, sending: _Sending, error: Exception | None) -> None:
+        """Tell whoever waits what became of the message, once."""
+        if sending.expiry is not None:
+            sending.expiry.cancel()
+        self._settled.set()
+        if sending.delivery.done:
+            return
+        message = sending.message
+        if isinstance(error, SendError):
+            error = _about(message, error, sending.left)
+        sending.delivery.complete(error)
+        if error is None:
+            for callback in message.on_published:
+                _call(callback)
+
+    def _abandon(self) -> None:
+        self._closed = True
+        for sending in [*self._queue, *self._in_flight]:
+            reason = (
+                Unconfirmed("the client was closed before the broker confirmed")
+                if sending.left
+                else ClientClosed("the client was closed before the message was sent")
+            )
+            self._settle(sending, reason)
+        self._queue.clear()
+
+    async def _in_flight_settled(self) -> None:
+        tasks = [each.task for each in self._in_flight if each.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _closed_the_channel(error: Exception | None) -> bool:
+    return isinstance(error, Refused) and error.code is not None
+
+
+def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
+    properties: dict[str, Any] = dict(message.properties)
+    properties["message_type"] = properties.pop("type", None)
+    return spec.Basic.Properties(**properties)
+
+
+def _about(message: OutgoingMessage, error: SendError, left: bool) -> SendError:
+    """Return the error for one message: its own task id, and unknown if it may have arrived.
+
+    The broker's word that it did not take the message settles that it has not arrived.
+    """
+    task = f"task {message.task_id}" if message.task_id else "message"
+    if left and isinstance(error, (BrokerUnreachable, SendTimeout)):
+        about: SendError = Unconfirmed(
+            f"{task} may or may not have been sent: no confirm came ({error})"
+        )
+    elif isinstance(error, ConnectionLost):
+        about = BrokerUnreachable(f"{task} was not sent: {error}")
+    elif isinstance(error, Refused):
+        about = Refused(f"{task} was not sent: {error}", code=error.code)
+    else:
+        verb = "was not sent" if isinstance(error, NotSent) else "is unconfirmed"
+        about = type(error)(f"{task} {verb}: {error}")
+    about.task_id = message.task_id
+    about.__cause__ = error.__cause__
+    return about
+
+
+def _call(callback: Callable[[], object]) -> None:
+    """Run what follows a publish. It comes too late to fail the call, as in Celery's signals."""
+    try:
+        callback()
+    except Exception:
+        logger.exception("%r failed after a message was published", callback)

@@ -1,0 +1,242 @@
+"""What a Celery app's configuration says, as frozen dataclasses.
+
+Reading it does no I/O: URLs are parsed by kombu's own ``Connection``, which connects only when
+it is asked to. Nothing here alters the app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from celery.app.backends import by_url
+from celery.exceptions import ImproperlyConfigured
+from kombu.connection import failover_strategies
+
+from .errors import InvalidOption
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+__all__ = ["BrokerSettings", "ResultSettings", "RetryPolicy", "Server", "Settings"]
+
+_AMQP_TRANSPORTS = {"amqp", "pyamqp", "amqps", "librabbitmq"}
+_SUPPORTED_BROKERS = "amqp://, amqps:// and pyamqp://"
+_SUPPORTED_BACKENDS = "rpc://"
+
+#: What Celery keeps results for where ``result_expires`` says nothing: a day, in seconds.
+_DEFAULT_RESULT_EXPIRES = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One broker that can be connected to."""
+
+    host: str
+    port: int
+    user: str
+    password: str | Callable[[], str] = field(repr=False)
+    virtual_host: str
+    login_method: str
+    connect_timeout: float
+    heartbeat: float
+    #: True or py-amqp's options where the connection is encrypted, else None.
+    tls: bool | Mapping[str, Any] | None = field(repr=False)
+    client_properties: Mapping[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        scheme = "amqp" if self.tls is None else "amqps"
+        virtual_host = quote(self.virtual_host, safe="")
+        return f"{scheme}://{quote(self.user, safe='')}:**@{self.host}:{self.port}/{virtual_host}"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """The brokers that can serve one purpose, and the order in which to try them."""
+
+    servers: tuple[Server, ...]
+    #: Named strategy of kombu's, or a callable from the list of URLs to an iterator of them.
+    failover_strategy: str | Callable[[list[str]], Iterator[str]]
+    _urls: tuple[str, ...] = field(repr=False)
+
+    def cycle(self) -> Iterator[Server]:
+        """Return the servers to try, for ever, beginning with the first one configured.
+
+        Follows ``kombu.Connection.__init__``, which skips the first one that a strategy yields.
+        """
+        yield self.servers[0]
+        if len(self.servers) == 1:
+            while True:
+                yield self.servers[0]
+        by_url = dict(zip(self._urls, self.servers, strict=True))
+        strategy = failover_strategies.get(self.failover_strategy, self.failover_strategy)
+        order = strategy(list(self._urls))
+        next(order)
+        for url in order:
+            yield by_url[url]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When to try again to publish, as ``task_publish_retry_policy`` says it; intervals in seconds."""
+
+    max_retries: int | None = 3
+    interval_start: float = 0.0
+    interval_step: float = 0.2
+    interval_max: float = 1.0
+
+    @classmethod
+    def from_mapping(cls, policy: Mapping[str, Any]) -> RetryPolicy:
+        """Build a policy from Celery's mapping; keys that steer kombu's own loop are left out."""
+        known: dict[str, Any] = {}
+        for key in cls.__slots__:
+            value = policy.get(key, getattr(_DEFAULT_RETRY, key))
+            optional = key == "max_retries"
+            if not (optional and value is None) and not isinstance(value, (int, float)):
+                raise InvalidOption("retry_policy", f"{key} must be a number, not {value!r}")
+            known[key] = value
+        return cls(**known)
+
+    def allows(self, retries: int) -> bool:
+        """Return whether another retry may follow after ``retries`` of them."""
+        return self.max_retries is None or retries < self.max_retries
+
+    def interval(self, retries: int) -> float:
+        """Return how many seconds to wait before the retry that follows ``retries`` others."""
+        return min(self.interval_start + self.interval_step * retries, self.interval_max)
+
+
+_DEFAULT_RETRY = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSettings:
+    """Where results come from."""
+
+    #: ``"rpc"``, ``"disabled"``, or the scheme of a backend that is not supported.
+    backend: str
+    #: Seconds that a reply queue without a consumer, and what is in it, lives on.
+    expires: float
+
+    @property
+    def supported(self) -> bool:
+        """Whether the configured backend is one that bridgetask knows; having none is fine."""
+        return self.backend in {"rpc", "disabled"}
+
+    @property
+    def unavailable(self) -> str | None:
+        """Say why results can't be waited for, or None where they can."""
+        if self.backend == "rpc":
+            return None
+        if self.backend == "disabled":
+            return "no result backend is configured (set result_backend to rpc://)"
+        return f"the backend {self.backend}:// is not supported; supported are {_SUPPORTED_BACKENDS}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that bridgetask needs to know of an app's configuration."""
+
+    write: BrokerSettings
+    read: BrokerSettings
+    results: ResultSettings
+
+    @classmethod
+    def from_app(cls, app: Celery, *, heartbeat: float | None = None) -> Settings:
+        """Read an app's configuration.
+
+        :param heartbeat: seconds between AMQP heartbeats; None takes ``broker_heartbeat``.
+        :raises InvalidOption: the configuration names a broker that is not supported.
+        """
+        return cls(
+            write=_broker(app, "broker_write_url", app.connection_for_write, heartbeat),
+            read=_broker(app, "broker_read_url", app.connection_for_read, heartbeat),
+            results=_results(app),
+        )
+
+
+def _broker(
+    app: Celery, setting: str, connect: Callable[..., Connection], heartbeat: float | None
+) -> BrokerSettings:
+    try:
+        connection = connect()
+        urls = tuple(connection.alt) or (getattr(app.conf, setting) or "amqp://",)
+        connections = [connect(url) for url in urls] if len(urls) > 1 else [connection]
+    except (KeyError, ImportError) as error:  # an unknown transport
+        raise InvalidOption("broker_url", f"{error}; supported are {_SUPPORTED_BROKERS}") from error
+    except (ValueError, TypeError):  # what these say may quote the password
+        raise InvalidOption("broker_url", "can't be parsed") from None
+    return BrokerSettings(
+        servers=tuple(_server(app, each, heartbeat) for each in connections),
+        failover_strategy=app.conf.broker_failover_strategy or "round-robin",
+        _urls=urls,
+    )
+
+
+def _server(app: Celery, connection: Connection, heartbeat: float | None) -> Server:
+    scheme = connection.transport_cls
+    if scheme not in _AMQP_TRANSPORTS:
+        raise InvalidOption(
+            "broker_url", f"{scheme}:// is not supported; supported are {_SUPPORTED_BROKERS}"
+        )
+    info = connection.info()  # with the transport's defaults; amqps sets ssl while it is made
+    options: Mapping[str, Any] = info["transport_options"] or {}
+    if heartbeat is None:
+        heartbeat = connection.heartbeat or app.conf.broker_heartbeat or 0
+    host = info["hostname"]
+    return Server(
+        host="127.0.0.1" if host == "localhost" else host,  # as kombu's pyamqp transport does
+        port=int(info["port"]),
+        user=info["userid"],
+        password=info["password"],
+        virtual_host=info["virtual_host"],
+        login_method=_login_method(info["login_method"]),
+        connect_timeout=float(connection.connect_timeout or 4),
+        heartbeat=float(heartbeat),
+        tls=connection.ssl or None,
+        client_properties=options.get("client_properties") or {},
+    )
+
+
+def _login_method(name: str | None) -> str:
+    """Return the SASL mechanism to use. AMQPLAIN is PLAIN in older clothes, and sent as that."""
+    mechanism = (name or "PLAIN").upper()
+    if mechanism == "AMQPLAIN":
+        return "PLAIN"
+    if mechanism not in {"PLAIN", "EXTERNAL"}:
+        raise InvalidOption(
+            "broker_login_method", f"{name!r} is not supported; PLAIN, AMQPLAIN and EXTERNAL are"
+        )
+    return mechanism
+
+
+def _results(app: Celery) -> ResultSettings:
+    expires = app.conf.result_expires
+    if isinstance(expires, timedelta):
+        expires = expires.total_seconds()
+    return ResultSettings(
+        backend=_backend_name(app), expires=float(expires or _DEFAULT_RESULT_EXPIRES)
+    )
+
+
+def _backend_name(app: Celery) -> str:
+    """Name the result backend by its class: users spell it ``rpc``, ``rpc://`` or by import path."""
+    configured = app.backend_cls or app.conf.result_backend
+    if isinstance(configured, str):
+        scheme = configured.partition("://")[0]
+        try:
+            backend, _ = by_url(configured, app.loader)
+        except (ImportError, ImproperlyConfigured):
+            return scheme  # an extra that is not installed here
+    elif configured is None:
+        return "disabled"
+    else:
+        backend, scheme = configured, configured.__name__
+    names = {each.__name__ for each in backend.__mro__}
+    if "RPCBackend" in names:
+        return "rpc"
+    return "disabled" if "DisabledBackend" in names else scheme

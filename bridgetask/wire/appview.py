@@ -1,0 +1,171 @@
+"""A Celery app with its I/O replaced, beside the user's app, which stays as it is.
+
+Celery's own ``send_task``, ``Task.apply_async`` and canvas run on the view. It answers for
+everything from the user's app, except for the seams through which Celery would do I/O: the
+producer, the result backend, and the address that results are sent to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import FunctionType, MethodType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from celery import signals
+from celery.result import AsyncResult
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+
+    from .recorder import Recorder
+
+__all__ = ["app_view", "task_view"]
+
+#: Methods of the app that run with the view as ``self``.
+_RUN_ON_VIEW = frozenset({"send_task"})
+
+
+def app_view(app: Celery, recorder: Recorder) -> Celery:
+    """Return a view of ``app`` whose messages end in ``recorder``."""
+    app_class = type(app)
+    seams: dict[str, Any] = {}
+
+    class View(app_class):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            """Leave ``Celery.__init__`` out: all that it sets is answered for by the app."""
+
+        def __getattribute__(self, name: str) -> Any:
+            if name in seams:
+                return seams[name]
+            if name in _RUN_ON_VIEW:
+                return MethodType(getattr(app_class, name), self)
+            return getattr(app, name)
+
+    view = View()
+    backend = RecordingBackend()
+    seams.update(
+        backend=backend,
+        producer_or_acquire=recorder.producer_or_acquire,
+        producer_pool=_unconnected_pool(app),
+        thread_oid=recorder.reply_to,
+        oid=recorder.reply_to,
+        AsyncResult=partial(AsyncResult, app=app, backend=backend),
+        amqp=_AmqpView(app, recorder),
+        tasks=_TasksView(app, view),
+        _task_views=WeakKeyDictionary(),
+    )
+    return view
+
+
+def _unconnected_pool(app: Celery) -> Any:
+    """Stand in for the producer pool, which Celery asks which kind of broker it talks to."""
+    return SimpleNamespace(connections=SimpleNamespace(connection=app.connection_for_write()))
+
+
+def task_view(task: Task[Any, Any], view: Celery) -> Task[Any, Any]:
+    """Return ``task`` bound to ``view``: the same class, state and options, another app."""
+    views = view._task_views  # type: ignore[attr-defined]
+    known: Task[Any, Any] | None = views.get(task)
+    if known is None:
+        task_class = type(task)
+        seams = {"app": view, "_app": view, "backend": view.backend}
+        known = object.__new__(type(task_class.__name__, (task_class,), seams))
+        known.__dict__ = task.__dict__  # shared, so that later changes to the task count
+        views[task] = known
+    return known
+
+
+class _TasksView(Mapping[str, Any]):
+    """The app's task registry, each task bound to the view."""
+
+    def __init__(self, app: Celery, view: Celery) -> None:
+        self._app = app
+        self._view = view
+
+    def __getitem__(self, name: str) -> Task[Any, Any]:
+        return task_view(self._app.tasks[name], self._view)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._app.tasks)
+
+    def __len__(self) -> int:
+        return len(self._app.tasks)
+
+
+class RecordingBackend:
+    """What Celery asks of a result backend while it sends, with no I/O behind it."""
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Do nothing: the transport that receives results makes its own preparations."""
+
+    def remove_pending_result(self, result: Any) -> None:
+        """Do nothing: Celery's results are only made here, never waited for."""
+
+
+class _AmqpView:
+    """``app.amqp`` whose task sender leaves to us what must wait until a message is published."""
+
+    def __init__(self, app: Celery, recorder: Recorder) -> None:
+        self._amqp = app.amqp
+        self._recorder = recorder
+        self._event_dispatcher = _TaskSentEvents(app, recorder)
+        self.send_task_message = self._create_task_sender()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._amqp, name)
+
+    def create_task_message(self, *args: Any, **kwargs: Any) -> Any:
+        message = self._amqp.create_task_message(*args, **kwargs)
+        self._recorder.address_callbacks(message.body)
+        return message
+
+    def _create_task_sender(self) -> Any:
+        """Run ``AMQP._create_task_sender`` with its ``signals`` replaced.
+
+        Celery sends ``after_task_publish`` as soon as the publish returns. A recorded publish
+        returns before anything was sent, so the signal is kept with the message.
+        """
+        original = type(self._amqp)._create_task_sender
+        replaced = original.__globals__ | {"signals": _DeferredSignals(self._recorder)}
+        rebound = FunctionType(
+            original.__code__, replaced, original.__name__, None, original.__closure__
+        )
+        return rebound(self)
+
+
+class _DeferredSignals:
+    """``celery.signals``, with those that announce a published message kept until it is."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.after_task_publish = _DeferredSignal(signals.after_task_publish, recorder)
+        self.task_sent = _DeferredSignal(signals.task_sent, recorder)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(signals, name)
+
+
+class _DeferredSignal:
+    def __init__(self, signal: Any, recorder: Recorder) -> None:
+        self._signal = signal
+        self._recorder = recorder
+
+    @property
+    def receivers(self) -> Any:
+        return self._signal.receivers
+
+    def send(self, **kwargs: Any) -> None:
+        self._recorder.on_published(partial(self._signal.send, **kwargs))
+
+
+class _TaskSentEvents:
+    """Celery's dispatcher of ``task-sent`` events. Nobody need be listening to them."""
+
+    def __init__(self, app: Celery, recorder: Recorder) -> None:
+        self._app = app
+        self._recorder = recorder
+
+    def publish(self, *args: Any, **kwargs: Any) -> None:
+        with self._recorder.not_mandatory():
+            self._app.amqp._event_dispatcher.publish(*args, **kwargs)

@@ -1,0 +1,55 @@
+"""What a recorded call consists of: messages to carry, and what must exist before they go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..settings import RetryPolicy
+
+__all__ = ["Declaration", "OutgoingMessage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One step of declaring a queue or an exchange, in kombu's words.
+
+    Hashable, so that a connection can remember what it has declared.
+    """
+
+    operation: Literal["exchange_declare", "queue_declare", "exchange_bind", "queue_bind"]
+    name: str
+    _key: str
+    arguments: Mapping[str, Any] = field(compare=False)
+
+    @classmethod
+    def of(cls, operation: Any, name: str, arguments: dict[str, Any]) -> Declaration:
+        """Build a declaration; ``arguments`` are those of kombu's channel method."""
+        return cls(operation, name, repr(sorted(arguments.items())), arguments)
+
+
+@dataclass(slots=True)
+class OutgoingMessage:
+    """A message as kombu would have published it, ready to be carried."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    #: AMQP's property names -> values: ``content_type``, ``headers``, ``correlation_id`` ...
+    properties: dict[str, Any]
+    declarations: tuple[Declaration, ...] = ()
+    #: When to try again, or None where ``retry=False``.
+    retry: RetryPolicy | None = None
+    #: Seconds that ``timeout`` or ``confirm_timeout`` allowed, or None.
+    timeout: float | None = None
+    #: Whether it is an error if no queue takes it. Events may go unheard.
+    mandatory: bool = True
+    #: What Celery would have done after the publish: its signals, in order.
+    on_published: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def task_id(self) -> str | None:
+        """The id of the task that the message carries, or None."""
+        correlation_id: str | None = self.properties.get("correlation_id")
+        return correlation_id

@@ -1,0 +1,309 @@
+"""Celery's own code builds the messages of a call; a recording producer keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from celery import Task
+from celery.canvas import Signature
+from celery.local import maybe_evaluate
+from celery.result import EagerResult
+from kombu import Producer
+from kombu.transport.base import to_rabbitmq_queue_arguments
+
+from ..errors import InvalidOption
+from ..settings import RetryPolicy
+from .appview import app_view, task_view
+from .message import Declaration, OutgoingMessage
+from .options import check_call, naming_the_option
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["RecordedCall", "Recorder", "declarations_of"]
+
+#: The properties that AMQP knows; kombu drops all others as well.
+_PROPERTIES = (
+    "correlation_id",
+    "reply_to",
+    "delivery_mode",
+    "expiration",
+    "message_id",
+    "timestamp",
+    "type",
+    "user_id",
+    "app_id",
+    "cluster_id",
+)
+
+
+@dataclass(slots=True)
+class RecordedCall:
+    """A call of a task, as the messages that make it."""
+
+    task_id: str
+    name: str
+    #: Celery's result: the one that stands for the whole call.
+    result: Any
+    #: Whether the worker will send no result.
+    ignored: bool
+    #: Where the result goes, if not to us: an address given as ``reply_to``.
+    reply_elsewhere: bool = False
+    messages: list[OutgoingMessage] = field(default_factory=list)
+
+    @property
+    def eager(self) -> EagerResult | None:
+        """The result, where ``task_always_eager`` made Celery run the task on the spot."""
+        return self.result if isinstance(self.result, EagerResult) else None
+
+
+class Recorder:
+    """Builds calls for one app. Safe to use from any thread, and from a signal's receiver.
+
+    :param app: the Celery app, which is not altered.
+    :param reply_to: the address that workers shall send results to.
+    :param address_callbacks: whether the results of linked tasks shall come there, too. Celery's
+        rpc backend sends those to the worker itself (celery issue 6107).
+    """
+
+    def __init__(self, app: Celery, reply_to: str, *, address_callbacks: bool = False) -> None:
+        self.app = app
+        self.reply_to = reply_to
+        self._address_callbacks = address_callbacks
+        self._recording: ContextVar[list[OutgoingMessage]] = ContextVar("recording")
+        self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
+        self._producer = _RecordingProducer(self)
+        self._view = app_view(app, self)
+
+    def send_task(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> RecordedCall:
+        """Record what ``Celery.send_task`` does.
+
+        :raises InvalidOption: naming the argument or the option that can't be used.
+        """
+        if not isinstance(name, str):
+            raise InvalidOption("name", f"must be a string, not {type(name).__name__}")
+        return self._record(name, self._view.send_task, (name, args, kwargs), options)
+
+    def apply_async(
+        self, task: Any, args: Any, kwargs: Any, options: dict[str, Any]
+    ) -> RecordedCall:
+        """Record what ``Task.apply_async`` or ``Signature.apply_async`` does.
+
+        :raises TypeError: the task does not take these arguments.
+        :raises InvalidOption: naming the argument or the option that can't be used.
+        """
+        task = maybe_evaluate(task)
+        if isinstance(task, Task):
+            apply = task_view(task, self._view).apply_async
+            return self._record(task.name, apply, (args, kwargs), options)
+        if isinstance(task, Signature):
+            signature = self._bind(task)
+            return self._record(signature.name, signature.apply_async, (args, kwargs), options)
+        raise InvalidOption("task", f"must be a Celery task or signature, not {task!r}")
+
+    def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
+        """Return the messages that ``publish`` sends through the producer it is given."""
+        messages: list[OutgoingMessage] = []
+        token = self._recording.set(messages)
+        try:
+            publish(self._producer)
+        finally:
+            self._recording.reset(token)
+        return messages
+
+    def _bind(self, signature: Signature[Any]) -> Signature[Any]:
+        """Return a copy of the signature, and of what it holds, that records when applied."""
+        supported = {None, "chain"}
+        if signature.get("subtask_type") not in supported:
+            raise InvalidOption("task", f"{signature.subtask_type} signatures are not supported yet")
+        bound = signature.clone()
+        bound._app = self._view
+        bound._type = None
+        if signature.get("subtask_type") == "chain":
+            bound.kwargs["tasks"] = [self._bind(step) for step in bound.tasks]
+        return bound
+
+    def _record(
+        self, name: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+    ) -> RecordedCall:
+        check_call(args[-2], args[-1], options)
+        messages: list[OutgoingMessage] = []
+        token = self._recording.set(messages)
+        try:
+            with naming_the_option(options):
+                result = call(*args, **options)
+        finally:
+            self._recording.reset(token)
+        reply_to = options.get("reply_to")
+        return RecordedCall(
+            task_id=result.id,
+            name=name,
+            result=result,
+            ignored=self._is_ignored(name, result),
+            reply_elsewhere=reply_to is not None and reply_to != self.reply_to,
+            messages=messages,
+        )
+
+    def _is_ignored(self, name: str, result: Any) -> bool:
+        """Tell whether the worker will send no result.
+
+        Where a call leaves it open, the worker's task decides (``app/trace.py``); the task or
+        the setting of the same name here is the best there is to know that.
+        """
+        ignored: bool | None = result.ignored
+        if ignored is None:
+            task = self.app._tasks.get(name)
+            ignored = task.ignore_result if task else self.app.conf.task_ignore_result
+        return bool(ignored)
+
+    # What the view asks for while Celery's code runs:
+
+    def producer_or_acquire(self, producer: Any = None) -> nullcontext[Any]:
+        """Follow ``Celery.producer_or_acquire``, with the recording producer."""
+        return nullcontext(self._producer)
+
+    def on_published(self, callback: Callable[[], object]) -> None:
+        """Keep ``callback`` with the message that was recorded last."""
+        self._recording.get()[-1].on_published.append(callback)
+
+    @contextmanager
+    def not_mandatory(self) -> Iterator[None]:
+        """Mark the messages recorded inside as free to reach nobody."""
+        token = self._mandatory.set(False)
+        try:
+            yield
+        finally:
+            self._mandatory.reset(token)
+
+    def address_callbacks(self, body: Any) -> None:
+        """Stamp our address on linked tasks, which would else reply to the worker that runs them."""
+        if not self._address_callbacks:
+            return
+        embedded = body if isinstance(body, dict) else body[2]
+        for link in ("callbacks", "errbacks"):
+            if embedded.get(link):
+                embedded[link] = [self._with_reply_to(each) for each in embedded[link]]
+
+    def _with_reply_to(self, signature: Any) -> Any:
+        stamped = dict(signature)
+        options = dict(stamped.get("options") or {})
+        options.setdefault("reply_to", self.reply_to)
+        for link in ("link", "link_error"):
+            if options.get(link):
+                linked = options[link]
+                linked = linked if isinstance(linked, (list, tuple)) else [linked]
+                options[link] = [self._with_reply_to(each) for each in linked]
+        stamped["options"] = options
+        return stamped
+
+    def add(self, message: OutgoingMessage) -> None:
+        """Keep a message that the producer published."""
+        message.mandatory = self._mandatory.get()
+        self._recording.get().append(message)
+
+
+class _RecordingProducer(Producer):
+    """kombu's producer, publishing into the recorder. All encoding is kombu's own."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._declared: dict[Any, tuple[Declaration, ...]] = {}
+        super().__init__(None, auto_declare=False)
+        self._channel = _RecordingChannel()
+
+    @property
+    def connection(self) -> Any:
+        return _NO_CONNECTION
+
+    def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
+        """Follow ``Producer.publish``, keeping for the transport what is its part."""
+        declare = options.pop("declare", None)
+        retry = options.pop("retry", False)
+        policy = options.pop("retry_policy", None) or {}
+        options.pop("mandatory", None)
+        times = [options.pop(name, None) for name in ("timeout", "confirm_timeout")]
+        message: OutgoingMessage = super().publish(body, **options)
+        message.declarations = self._declarations(declare or ())
+        message.retry = RetryPolicy.from_mapping(policy) if retry else None
+        message.timeout = min((each for each in times if each is not None), default=None)
+        self._recorder.add(message)
+
+    def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
+        found: tuple[Declaration, ...] = ()
+        for entity in entities:
+            if entity not in self._declared:
+                self._declared[entity] = declarations_of(entity)
+            found += self._declared[entity]
+        return found
+
+
+def declarations_of(entity: Any) -> tuple[Declaration, ...]:
+    """Return the steps in which kombu declares a queue or an exchange."""
+    channel = _RecordingChannel()
+    entity(channel).declare()
+    return tuple(channel.declarations)
+
+
+class _RecordingChannel:
+    """The calls that kombu makes on a channel, kept instead of made."""
+
+    def __init__(self) -> None:
+        self.declarations: list[Declaration] = []
+        self.is_open = True
+
+    def prepare_message(
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Follow ``pyamqp.Channel.prepare_message``."""
+        known = {
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "headers": headers,
+            "priority": priority,
+        }
+        given = properties or {}
+        for name in _PROPERTIES:
+            if given.get(name) is not None:
+                known[name] = given[name]
+        return (body.encode() if isinstance(body, str) else bytes(body)), known
+
+    def basic_publish(
+        self, message: tuple[bytes, dict[str, Any]], exchange: str, routing_key: str, **_: Any
+    ) -> OutgoingMessage:
+        body, properties = message
+        return OutgoingMessage(exchange, routing_key, body, properties)
+
+    def prepare_queue_arguments(self, arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Follow ``pyamqp.Channel.prepare_queue_arguments``."""
+        prepared: dict[str, Any] = to_rabbitmq_queue_arguments(arguments, **options)
+        return prepared
+
+    def exchange_declare(self, exchange: str, **arguments: Any) -> None:
+        self._add("exchange_declare", exchange, arguments)
+
+    def queue_declare(self, queue: str, **arguments: Any) -> None:
+        self._add("queue_declare", queue, arguments)
+
+    def exchange_bind(self, destination: str, **arguments: Any) -> None:
+        self._add("exchange_bind", destination, arguments)
+
+    def queue_bind(self, queue: str, **arguments: Any) -> None:
+        self._add("queue_bind", queue, arguments)
+
+    def _add(self, operation: str, name: str, arguments: dict[str, Any]) -> None:
+        arguments.pop("nowait", None)
+        self.declarations.append(Declaration.of(operation, name, arguments))
+
+
+_NO_CONNECTION = SimpleNamespace(_reraise_as_library_errors=nullcontext, transport_options={})
