@@ -1,0 +1,84 @@
+"""Fixtures: one RabbitMQ node and one worker for the whole run, an app for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from .certificates import make_certificates
+from .servers import RabbitMQ, Worker
+
+#: What ``max_message_size`` of the node is.
+MESSAGE_LIMIT = 4 * 1024 * 1024
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(certificates: dict[str, Path]) -> Iterator[RabbitMQ]:
+    """A private node with users, virtual hosts, TLS and a limit on the size of messages."""
+    with RabbitMQ(
+        users={"alice": "s3cr3t p@ss/word", "nobody": "nobody", "client": "unused"},
+        virtual_hosts=("/", "plain", "a/b", "per%cent", "umläut"),
+        tls={"ca": certificates["ca"], "cert": certificates["cert"], "key": certificates["key"]},
+        plugins=("rabbitmq_auth_mechanism_ssl",),
+        config={"max_message_size": MESSAGE_LIMIT},
+    ) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a RabbitMQ: ``BRIDGETASK_AMQP_URL``, or the private node."""
+    named = os.environ.get("BRIDGETASK_AMQP_URL")
+    return named or request.getfixturevalue("rabbitmq").url()
+
+
+@pytest.fixture(scope="session")
+def worker(broker_url: str) -> Iterator[Worker | None]:
+    """A worker for ``tests.tasks``, which reports STARTED; None where one runs already."""
+    if os.environ.get("BRIDGETASK_TEST_WORKER"):
+        yield None
+        return
+    environment = {"BRIDGETASK_TEST_BROKER": broker_url, "BRIDGETASK_TEST_TRACK_STARTED": "1"}
+    with Worker("tests.tasks", environment=environment, name="tests") as running:
+        yield running
+
+
+@pytest.fixture
+def app(broker_url: str, worker: Worker | None) -> Iterator[Celery]:
+    """The app of ``tests.tasks``, whose tasks a worker runs."""
+    from . import tasks
+
+    tasks.app.conf.broker_url = broker_url
+    yield tasks.app
+    close_celery(tasks.app)
+
+
+@pytest.fixture
+def lonely_app(broker_url: str) -> Iterator[Celery]:
+    """An app of the test's own, whose default queue no worker consumes."""
+    celery = Celery("lonely", broker=broker_url, backend="rpc://", set_as_current=False)
+    celery.conf.task_default_queue = "lonely"
+    yield celery
+    close_celery(celery)
+
+
+def close_celery(celery: Celery) -> None:
+    """Close what Celery's own client opened in this process."""
+    backend = celery._backend
+    if backend is not None and getattr(backend, "result_consumer", None) is not None:
+        if backend.result_consumer._consumer is not None:
+            backend.result_consumer.stop()
+        celery._local.__dict__.pop("backend", None)
+    if celery._pool is not None:
+        celery._pool.force_close_all()
+        celery._pool = None
+    celery.amqp._producer_pool = None

@@ -1,0 +1,292 @@
+"""Real servers for tests and for the demo: private data, free ports, stopped at the end."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+_RABBITMQ_BIN = next(
+    (
+        path
+        for path in (
+            Path("/usr/lib/rabbitmq/bin"),
+            Path("/opt/homebrew/opt/rabbitmq/sbin"),
+            Path("/usr/local/opt/rabbitmq/sbin"),
+        )
+        if path.exists()
+    ),
+    None,
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on loopback that nobody uses."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _hashed(password: str) -> str:
+    salt = os.urandom(4)
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+class RabbitMQ:
+    """A private RabbitMQ node on loopback.
+
+    :param users: name -> password, beside ``guest``; users named ``nobody...`` get no permission.
+    :param tls: paths of ``ca``, ``cert`` and ``key`` for a TLS listener that asks for certificates.
+    :param config: further lines of ``rabbitmq.conf``.
+    """
+
+    def __init__(
+        self,
+        *,
+        users: Mapping[str, str] | None = None,
+        virtual_hosts: Sequence[str] = ("/",),
+        tls: Mapping[str, Path] | None = None,
+        config: Mapping[str, Any] | None = None,
+        plugins: Sequence[str] = (),
+    ) -> None:
+        if _RABBITMQ_BIN is None:
+            raise RuntimeError("RabbitMQ is not installed")
+        self.port, self.tls_port, self._dist_port, self._epmd_port = free_ports(4)
+        self._base = Path(tempfile.mkdtemp(prefix="bridgetask-rabbitmq-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        node = f"bridgetask{self.port}@localhost"
+        settings = {
+            "listeners.tcp.default": f"127.0.0.1:{self.port}",
+            "load_definitions": str(self._base / "definitions.json"),
+            "auth_mechanisms.1": "PLAIN",
+            "auth_mechanisms.2": "AMQPLAIN",
+            "loopback_users": "none",
+            "log.file.level": "info",
+            **(config or {}),
+        }
+        if tls is not None:
+            settings |= {
+                "listeners.ssl.default": f"127.0.0.1:{self.tls_port}",
+                "ssl_options.cacertfile": str(tls["ca"]),
+                "ssl_options.certfile": str(tls["cert"]),
+                "ssl_options.keyfile": str(tls["key"]),
+                "ssl_options.verify": "verify_peer",
+                "ssl_options.fail_if_no_peer_cert": "true",
+                "ssl_cert_login_from": "common_name",
+                "auth_mechanisms.3": "EXTERNAL",
+            }
+        (self._base / "rabbitmq.conf").write_text(
+            "".join(f"{key} = {value}\n" for key, value in settings.items())
+        )
+        (self._base / "plugins").write_text(f"[{','.join(plugins)}].")
+        accounts = {"guest": "guest", **(users or {})}
+        definitions = {
+            "users": [
+                {"name": name, "password_hash": _hashed(password), "tags": "administrator"}
+                for name, password in accounts.items()
+            ],
+            "vhosts": [{"name": name} for name in virtual_hosts],
+            "permissions": [
+                {"user": name, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+                for name in accounts
+                for vhost in virtual_hosts
+                if not name.startswith("nobody")
+            ],
+        }
+        (self._base / "definitions.json").write_text(json.dumps(definitions))
+        self._environment = {
+            **os.environ,
+            "HOME": str(self._base),
+            "RABBITMQ_NODENAME": node,
+            "RABBITMQ_MNESIA_BASE": str(self._base / "data"),
+            "RABBITMQ_LOG_BASE": str(self._base / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self._base / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._base / "plugins"),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_PID_FILE": str(self._base / "pid"),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def url(self, virtual_host: str = "/", user: str = "guest", password: str = "guest") -> str:
+        """Return the AMQP URL of the node."""
+        path = "/" if virtual_host == "/" else quote(virtual_host, safe="")
+        return f"amqp://{quote(user)}:{quote(password)}@127.0.0.1:{self.port}/{path}"
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start the node; return when it accepts connections."""
+        assert _RABBITMQ_BIN is not None
+        output = self._base / "output"
+        with output.open("wb") as stream:
+            self._process = subprocess.Popen(
+                [_RABBITMQ_BIN / "rabbitmq-server"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + timeout
+        while "completed with" not in output.read_text(errors="replace"):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"RabbitMQ did not start:\n{output.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def ctl(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` against the node and return what it prints."""
+        assert _RABBITMQ_BIN is not None
+        finished = subprocess.run(
+            [_RABBITMQ_BIN / "rabbitmqctl", "--quiet", *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if finished.returncode:
+            raise RuntimeError(f"rabbitmqctl {arguments} failed: {finished.stderr}")
+        return finished.stdout
+
+    def names(self, what: str, *columns: str, virtual_host: str = "/") -> list[list[str]]:
+        """Return the rows of ``rabbitmqctl list_<what>``."""
+        selected = () if what == "connections" else ("-p", virtual_host)
+        printed = self.ctl(f"list_{what}", *selected, "--no-table-headers", *columns)
+        return [line.split("\t") for line in printed.splitlines() if line]
+
+    def stop(self) -> None:
+        """Stop the node and its port mapper, and remove their data."""
+        if self._process is not None:
+            _stop(self._process, timeout=30)
+            subprocess.run(
+                ["epmd", "-port", str(self._epmd_port), "-kill"],  # noqa: S607
+                env=self._environment,
+                capture_output=True,
+                check=False,
+            )
+        shutil.rmtree(self._base, ignore_errors=True)
+
+    def __enter__(self) -> RabbitMQ:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+class Worker:
+    """A stock prefork Celery worker in a process of its own.
+
+    :param app: import path of the Celery app.
+    :param environment: added to the worker's environment.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        queues: Sequence[str] = (),
+        concurrency: int = 2,
+        name: str = "worker",
+    ) -> None:
+        self.name = f"{name}@{socket.gethostname()}"
+        self.output: list[str] = []
+        self._environment = {**os.environ, "C_FORCE_ROOT": "1", **(environment or {})}
+        self._command = [
+            *(sys.executable, "-m", "celery", "-A", app, "worker"),
+            *("--loglevel", "INFO", "--hostname", self.name, "--concurrency", str(concurrency)),
+            *("--without-gossip", "--without-mingle"),
+            *(("-Q", ",".join(queues)) if queues else ()),
+        ]
+        self._process: subprocess.Popen[str] | None = None
+        self._ready = threading.Event()
+        self._reader: threading.Thread | None = None
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Start the worker; return when it consumes."""
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=Path(__file__).parent.parent,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, name="worker output", daemon=True)
+        self._reader.start()
+        if not self._ready.wait(timeout) or self._process.poll() is not None:
+            self.stop()
+            raise RuntimeError("the Celery worker did not start:\n" + "".join(self.output))
+
+    def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output.append(line)
+            if " ready." in line:
+                self._ready.set()
+        self._ready.set()
+
+    def stop(self) -> None:
+        """Stop the worker and its children."""
+        if self._process is not None:
+            _stop(self._process, timeout=10)
+            assert self._process.stdout is not None
+            assert self._reader is not None
+            self._reader.join(10)
+            self._process.stdout.close()
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def _stop(process: subprocess.Popen[Any], timeout: float) -> None:
+    """Ask a process to end, and end what is left of its group."""
+    process.terminate()
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait(10)
+
+
+@contextmanager
+def rabbitmq(**options: Any) -> Iterator[str]:
+    """Yield the URL of a RabbitMQ: the one that ``BRIDGETASK_AMQP_URL`` names, or a private one."""
+    named = os.environ.get("BRIDGETASK_AMQP_URL")
+    if named:
+        yield named
+        return
+    with RabbitMQ(**options) as node:
+        yield node.url()

@@ -1,0 +1,124 @@
+"""The app and the tasks that the tests' workers run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore
+
+app = Celery(
+    "tests.tasks",
+    broker=os.environ.get("BRIDGETASK_TEST_BROKER", "amqp://guest:guest@127.0.0.1:1//"),
+    backend="rpc://",
+    set_as_current=False,
+)
+app.conf.update(
+    task_track_started=os.environ.get("BRIDGETASK_TEST_TRACK_STARTED") == "1",
+    accept_content=["json", "pickle", "yaml", "msgpack"],
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    task_publish_retry_policy={"max_retries": 2, "interval_start": 0, "interval_step": 0.1},
+)
+
+
+class ComplexError(Exception):
+    """An exception that only its own arguments can rebuild."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task
+def echo(*args: Any, **kwargs: Any) -> list[Any]:
+    return [list(args), kwargs]
+
+
+@app.task
+def sleep(seconds: float, value: Any = None) -> Any:
+    time.sleep(seconds)
+    return value
+
+
+@app.task
+def fail(kind: str = "ValueError", *args: Any) -> None:
+    kinds: dict[str, type[BaseException]] = {
+        "ValueError": ValueError,
+        "ComplexError": ComplexError,
+        "SystemExit": SystemExit,
+        "KeyboardInterrupt": KeyboardInterrupt,
+        "StopIteration": StopIteration,
+        "TimeoutError": TimeoutError,
+        "Made": type("Made", (Exception,), {"__module__": "nowhere"}),
+    }
+    raise kinds[kind](*args)
+
+
+@app.task(bind=True)
+def progress(self: Any, steps: int) -> int:
+    for step in range(steps):
+        self.update_state(state="PROGRESS", meta={"step": step})
+    return steps
+
+
+@app.task(bind=True, max_retries=2)
+def retry_once(self: Any) -> int:
+    if not self.request.retries:
+        raise self.retry(countdown=0, exc=ValueError("again"))
+    return int(self.request.retries)
+
+
+@app.task(ignore_result=True)
+def ignored(path: str | None = None) -> str:
+    if path is not None:
+        with open(path, "a") as stream:  # noqa: PTH123
+            stream.write("ran\n")
+    return "nobody will see this"
+
+
+@app.task
+def ignore() -> None:
+    raise Ignore
+
+
+@app.task(serializer="pickle")
+def pickled(value: Any) -> Any:
+    return value
+
+
+@app.task(bind=True)
+def about_me(self: Any) -> dict[str, Any]:
+    """Return what the worker knows of the message that called it."""
+    request = self.request
+    return {
+        "id": request.id,
+        "headers": {k: v for k, v in (request.headers or {}).items() if isinstance(v, str)},
+        "delivery_info": {
+            key: request.delivery_info.get(key) for key in ("exchange", "routing_key", "priority")
+        },
+        "timelimit": request.timelimit,
+        "reply_to": request.reply_to,
+        "compression": request.get("compression"),
+    }
+
+
+@app.task(bind=True)
+def call_from_task(self: Any) -> str:
+    """Call a task from inside a task, so that it becomes a child."""
+    child: str = add.delay(1, 1).id
+    return child
+
+
+@app.task
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
