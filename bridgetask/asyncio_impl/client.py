@@ -136,12 +136,7 @@ class Client:
         By ``rpc://`` results come only to the client that sent the task. For any other, awaiting
         the handle raises :class:`bridgetask.errors.ResultUnavailable` at once.
         """
-        session = self._running_session()
-        outcome = session.pending.register(task_id)
-        no_result = self.results_unavailable
-        if outcome.delivery is None:
-            no_result = no_result or "rpc:// delivers results only to the client that sent the task"
-        return AsyncResult(self, session, outcome, delivery=outcome.delivery, no_result=no_result)
+        return self._result_on(self._running_session(), task_id)
 
     # Connecting and closing.
 
@@ -198,6 +193,11 @@ class Client:
         state = "closed" if self._closed else "open" if self._session else "idle"
         return f"<Client of {self.app.main or 'a Celery app'} {state}>"
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
     # Within.
 
     @property
@@ -213,18 +213,25 @@ class Client:
         return self._built_wire
 
     def _running_session(self) -> Session:
-        """Return the session of the event loop that runs, making it where there is none."""
-        if self._closed:
-            raise ClientClosed("the client is closed")
-        session = self._session
-        if session is None or not session.usable:
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                raise WrongEventLoop("no event loop is running: call this from a coroutine") from None
-            session = self._session = Session(self._wire, loop, send_timeout=self._send_timeout)
+        """Return the session of the event loop that runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongEventLoop("no event loop is running: call this from a coroutine") from None
+        session = self._session_on(loop)
         session.check_loop()
         return session
+
+    def _session_on(self, loop: asyncio.AbstractEventLoop) -> Session:
+        """Return the session, making one that belongs to ``loop`` where there is none."""
+        self._check_open()
+        if self._session is None or not self._session.usable:
+            self._session = Session(self._wire, loop, send_timeout=self._send_timeout)
+        return self._session
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed")
 
     def _pop_on_cancel(self, options: dict[str, Any]) -> OnCancel:
         if "on_cancel" in options:
@@ -268,6 +275,13 @@ class Client:
             )
         assert handle is not None
         return handle, delivery
+
+    def _result_on(self, session: Session, task_id: str) -> AsyncResult[Any]:
+        outcome = session.pending.register(task_id)
+        no_result = self.results_unavailable
+        if outcome.delivery is None:
+            no_result = no_result or "rpc:// delivers results only to the client that sent the task"
+        return AsyncResult(self, session, outcome, delivery=outcome.delivery, no_result=no_result)
 
     def _revoke_in_background(self, task_id: str, *, terminate: bool) -> None:
         """Revoke a task on behalf of somebody who was cancelled, and so can't wait for it."""

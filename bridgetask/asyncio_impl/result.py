@@ -161,15 +161,7 @@ class AsyncResult(Generic[R]):
         except asyncio.CancelledError:
             self._abandoned()
             raise
-        if self.ignored:
-            return cast(R, None)
-        final = self._outcome.final
-        assert final is not None
-        if propagate:
-            self._raise_parent_error()
-            if final.error is not None:
-                raise final.error
-        return cast(R, final.result)
+        return self._value(propagate)
 
     async def sent(self) -> None:
         """Wait until the broker has confirmed that it has the task.
@@ -256,6 +248,25 @@ class AsyncResult(Generic[R]):
             if self._delivery is not None:
                 self._delivery.raised = True
             raise
+
+    @property
+    def _settled(self) -> bool:
+        """Whether :meth:`_value` can be had, or raised, without waiting."""
+        if self.ignored:
+            return self._delivery is not None and self._delivery.done and not self._delivery.error
+        return self._outcome.final is not None
+
+    def _value(self, propagate: bool = True) -> R:
+        """Return or raise what is there, once it is."""
+        if self.ignored:
+            return cast(R, None)
+        final = self._outcome.final
+        assert final is not None
+        if propagate:
+            self._raise_parent_error()
+            if final.error is not None:
+                raise final.error
+        return cast(R, final.result)
 
     def _check_result_can_come(self) -> None:
         if self._no_result is not None and not self._outcome.history:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.canvas import Signature
-from celery.local import maybe_evaluate
+from celery.local import Proxy, maybe_evaluate
 from celery.result import EagerResult
 from kombu import Producer
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -25,7 +25,7 @@ from .options import check_call, naming_the_option
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["RecordedCall", "Recorder", "declarations_of"]
+__all__ = ["RecordedCall", "Recorder", "declarations_of", "is_signature", "is_task"]
 
 #: The properties that AMQP knows; kombu drops all others as well.
 _PROPERTIES = (
@@ -40,6 +40,16 @@ _PROPERTIES = (
     "app_id",
     "cluster_id",
 )
+
+
+def is_task(candidate: object) -> bool:
+    """Tell whether this is a Celery task. One that is not made yet, by a lazy app, is left so."""
+    return issubclass(type(candidate), Proxy) or isinstance(candidate, Task)
+
+
+def is_signature(candidate: object) -> bool:
+    """Tell whether this is a signature of a Celery task."""
+    return isinstance(candidate, Signature)
 
 
 @dataclass(slots=True)

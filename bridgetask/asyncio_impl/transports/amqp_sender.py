@@ -147,20 +147,18 @@ class AmqpSender:
         heapq.heappush(self._queue, sending)
         if self._pump is None and not self._closed:
             self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
-            self._pump.add_done_callback(self._pump_ended)
 
     async def _run(self) -> None:
-        while self._queue:
-            sending = heapq.heappop(self._queue)
-            if not sending.delivery.done:
-                await self._attempt(sending)
-
-    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
-        if pump is self._pump:
-            self._pump = None
-        if not pump.cancelled() and pump.exception() is not None:
-            logger.error("The sender failed", exc_info=pump.exception())
+        try:
+            while self._queue:
+                sending = heapq.heappop(self._queue)
+                if not sending.delivery.done:
+                    await self._attempt(sending)
+        except Exception:
+            logger.exception("The sender failed")
             self._abandon()
+        finally:
+            self._pump = None  # in the same step that found the queue empty
 
     async def _attempt(self, sending: _Sending) -> None:
         """Bring one message on its way, or take note of why that failed."""

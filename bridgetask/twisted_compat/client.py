@@ -1,0 +1,305 @@
+"""The client for Twisted programs. It converts, and only converts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+
+from ..asyncio_impl.client import Client
+from ..wire.recorder import RecordedCall, is_signature, is_task
+from .deferred import EventLoop, event_loop_for
+from .result import DeferredTask
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["CeleryClient", "DeferrableTask", "DeferredSignature", "TwistedCelery"]
+
+T = TypeVar("T")
+
+
+class TwistedCelery:
+    """Calls the tasks of a Celery app from Twisted, each call a :class:`DeferredTask`.
+
+    Making one does no I/O. It connects when it is first used, and disconnects when the reactor
+    shuts down, at the latest.
+
+    .. code-block:: python
+
+        tx_app = TwistedCelery(app)
+        result = yield tx_app.send_task("proj.add", args=(1, 2))
+
+    :param app: the Celery app; or a :class:`bridgetask.Client`, to share it with asyncio code.
+    :param reactor: the reactor; None takes the installed one at the first use.
+    :param options: options of :class:`bridgetask.Client`, such as ``send_timeout`` in seconds.
+    """
+
+    def __init__(self, app: Celery | Client, *, reactor: Any = None, **options: Any) -> None:
+        #: The client behind this one. Use it from coroutines that :meth:`run` runs.
+        self.client = app if isinstance(app, Client) else Client(app, **options)
+        #: Commands to workers.
+        self.control = TwistedControl(self)
+        self._reactor = reactor
+        self._event_loop: EventLoop | None = None
+        self._trigger: Any = None
+        self._disconnecting: Deferred[None] | None = None
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> DeferredTask:
+        """Call a task by its name; see :meth:`bridgetask.Client.send_task`.
+
+        :raises InvalidOption: an argument or an option can't be used; nothing is sent.
+        """
+        return self._call(self.client._wire.recorder.send_task, (name, args, kwargs), options)
+
+    def delay(self, task: Any, *args: Any, **kwargs: Any) -> DeferredTask:
+        """Call a task of the app: ``delay(add, 1, 2)``."""
+        return self.apply_async(task, args, kwargs)
+
+    def apply_async(
+        self,
+        task: Any,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> DeferredTask:
+        """Call a task of the app or a signature; see :meth:`bridgetask.Client.apply_async`."""
+        task = _unwrapped(task)
+        return self._call(self.client._wire.recorder.apply_async, (task, args, kwargs), options)
+
+    def result(self, task_id: str) -> DeferredTask:
+        """Return the result of a task by its id; see :meth:`bridgetask.Client.result`."""
+        event_loop = self._acquired()
+        handle = self.client._result_on(self.client._session_on(event_loop.loop), task_id)
+        return DeferredTask(handle, event_loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Run a coroutine on the event loop that :attr:`client` belongs to.
+
+        Cancelling the Deferred cancels the coroutine.
+        """
+        return self._acquired().deferred(coroutine)
+
+    def connect(self) -> Deferred[None]:
+        """Connect now, so that errors show early; see :meth:`bridgetask.Client.connect`."""
+        return self.run(self.client.connect())
+
+    def disconnect(self) -> Deferred[None]:
+        """Send what is queued, and disconnect for good, within ``close_timeout`` seconds.
+
+        Nobody needs to wait for the Deferred: the reactor does, when it shuts down.
+        """
+        if self._disconnecting is not None:
+            return _follow(self._disconnecting)
+        event_loop, self._event_loop = self._event_loop, None
+        if event_loop is None:
+            self.client._closed = True
+            return succeed(None)
+        self._disconnecting = event_loop.deferred(self.client.close())
+
+        def released(result: Any) -> Any:
+            event_loop.release()
+            trigger, self._trigger = self._trigger, None
+            if trigger is not None and not _is_shutting_down(self._reactor):
+                self._reactor.removeSystemEventTrigger(trigger)
+            return result
+
+        self._disconnecting.addBoth(released)
+        return _follow(self._disconnecting)
+
+    close = disconnect
+
+    def _call(
+        self, record: Callable[..., RecordedCall], args: tuple[Any, ...], options: dict[str, Any]
+    ) -> DeferredTask:
+        client = self.client
+        event_loop = self._acquired()
+        session = client._session_on(event_loop.loop)
+        on_cancel = client._pop_on_cancel(options)
+        call = record(*args, options)
+        handle, delivery = client._handle_of(session, call, on_cancel)
+        event_loop.call(session.submit, call, delivery)
+        return DeferredTask(handle, event_loop)
+
+    def _acquired(self) -> EventLoop:
+        """Return the event loop to run on, chosen when it is first needed."""
+        if self._event_loop is None:
+            if self._reactor is None:
+                from twisted.internet import reactor
+
+                self._reactor = reactor
+            self.client._check_open()
+            self._event_loop = event_loop_for(self._reactor)
+            self._trigger = self._reactor.addSystemEventTrigger(
+                "before", "shutdown", self.disconnect
+            )
+        return self._event_loop
+
+
+def _follow(deferred: Deferred[None]) -> Deferred[None]:
+    """Return a Deferred of the caller's own that fires when ``deferred`` does."""
+    follower: Deferred[None] = Deferred()
+
+    def fire(result: Any) -> Any:
+        if not follower.called:
+            follower.callback(None)
+        return result
+
+    deferred.addBoth(fire)
+    return follower
+
+
+def _is_shutting_down(reactor: Any) -> bool:
+    return bool(getattr(reactor, "_stopped", False))
+
+
+class TwistedControl:
+    """Commands to workers, as Deferreds; see :class:`bridgetask.Control`."""
+
+    def __init__(self, tx_app: TwistedCelery) -> None:
+        self._tx_app = tx_app
+
+    def revoke(self, *args: Any, **kwargs: Any) -> Deferred[None]:
+        """Tell workers not to run tasks; see :meth:`bridgetask.Control.revoke`."""
+        return self._tx_app.run(self._tx_app.client.control.revoke(*args, **kwargs))
+
+    def ping(self, *args: Any, **kwargs: Any) -> Deferred[list[dict[str, Any]]]:
+        """Ask workers whether they are there; see :meth:`bridgetask.Control.ping`."""
+        return self._tx_app.run(self._tx_app.client.control.ping(*args, **kwargs))
+
+
+class CeleryClient:
+    """A decorator above ``@app.task``: the task's calls then return :class:`DeferredTask`.
+
+    .. code-block:: python
+
+        @CeleryClient
+        @app.task
+        def my_task(x): ...
+
+        d = my_task.delay(1)
+
+    All tasks of an app share one :class:`TwistedCelery`, which disconnects with the reactor.
+
+    :param task: a Celery task.
+    :param client: the client to use, rather than the shared one.
+    :raises TypeError: it is not a Celery task.
+    """
+
+    _shared: dict[Any, TwistedCelery] = {}  # noqa: RUF012
+
+    def __init__(self, task: Any, client: TwistedCelery | None = None) -> None:
+        if not is_task(task):
+            raise TypeError(f"CeleryClient wraps a Celery task, not {task!r}")
+        self._task = task
+        self._client = client
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task here and now, as calling a Celery task does."""
+        return self._task(*args, **kwargs)
+
+    def delay(self, *args: Any, **kwargs: Any) -> DeferredTask:
+        """Call the task, as ``Task.delay`` does."""
+        return self._using().apply_async(self._task, args, kwargs)
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> DeferredTask:
+        """Call the task, as ``Task.apply_async`` does."""
+        return self._using().apply_async(self._task, args, kwargs, **options)
+
+    def signature(self, *args: Any, **kwargs: Any) -> DeferredSignature:
+        """Return a signature of the task, as ``Task.signature`` does."""
+        return DeferredSignature(self._task.signature(*args, **kwargs), self._using)
+
+    subtask = signature
+
+    def s(self, *args: Any, **kwargs: Any) -> DeferredSignature:
+        """Return a signature of the task, as ``Task.s`` does."""
+        return DeferredSignature(self._task.s(*args, **kwargs), self._using)
+
+    def si(self, *args: Any, **kwargs: Any) -> DeferredSignature:
+        """Return an immutable signature of the task, as ``Task.si`` does."""
+        return DeferredSignature(self._task.si(*args, **kwargs), self._using)
+
+    def chain(self, *steps: Any) -> DeferredSignature:
+        """Return the chain of ``steps``, each a signature: ``my_task.chain(a.s(1), b.s(2))``."""
+        first, *others = (_unwrapped(step) for step in steps)
+        for step in others:
+            first = first | step
+        return DeferredSignature(first, self._using)
+
+    def _using(self) -> TwistedCelery:
+        if self._client is not None:
+            return self._client
+        app = self._task.app
+        shared = self._shared.get(app)
+        if shared is None or shared.client.closed:
+            shared = self._shared[app] = TwistedCelery(app)
+        return shared
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def __repr__(self) -> str:
+        return f"<CeleryClient of {self._task!r}>"
+
+
+#: The name that txCelery has for it, too.
+DeferrableTask = CeleryClient
+
+
+class DeferredSignature:
+    """A signature whose ``delay`` and ``apply_async`` return :class:`DeferredTask`.
+
+    In all else it is Celery's signature; ``a | b`` makes a chain of them.
+    """
+
+    def __init__(self, signature: Any, using: Callable[[], TwistedCelery]) -> None:
+        self._signature = signature
+        self._using = using
+
+    def delay(self, *args: Any, **kwargs: Any) -> DeferredTask:
+        """Call it, as ``Signature.delay`` does."""
+        return self._using().apply_async(self._signature, args, kwargs)
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> DeferredTask:
+        """Call it, as ``Signature.apply_async`` does."""
+        return self._using().apply_async(self._signature, args, kwargs, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it here and now, as calling a signature does."""
+        return self._signature(*args, **kwargs)
+
+    def __or__(self, other: Any) -> DeferredSignature:
+        return DeferredSignature(self._signature | _unwrapped(other), self._using)
+
+    def __ror__(self, other: Any) -> DeferredSignature:
+        return DeferredSignature(_unwrapped(other) | self._signature, self._using)
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._signature, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            returned = attribute(*map(_unwrapped, args), **kwargs)
+            if returned is self._signature:
+                return self
+            return DeferredSignature(returned, self._using) if is_signature(returned) else returned
+
+        return call
+
+    def __repr__(self) -> str:
+        return f"<DeferredSignature of {self._signature!r}>"
+
+
+def _unwrapped(candidate: Any) -> Any:
+    if isinstance(candidate, DeferredSignature):
+        return candidate._signature
+    return candidate._task if isinstance(candidate, CeleryClient) else candidate

@@ -1,0 +1,132 @@
+"""A task's result as a Deferred."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from .. import errors
+from ..asyncio_impl.result import AsyncResult
+from .deferred import EventLoop
+
+__all__ = ["DeferredTask", "TaskRevoked"]
+
+#: Methods of the handle that do I/O, and return a Deferred here.
+_AWAITABLE = frozenset({"forget", "get", "refresh", "revoke", "sent"})
+
+
+class TaskRevoked(errors.TaskRevoked, CancelledError):
+    """The task was revoked: bridgetask's error, and Twisted's ``CancelledError``."""
+
+
+class DeferredTask(Deferred[Any]):
+    """Fires with a task's value, or with its exception; a Deferred like any other.
+
+    It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()`` ...
+    without I/O; ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``, ``collect()`` and
+    ``updates()`` as Deferreds. The handle itself, a :class:`bridgetask.AsyncResult`, is :attr:`task`.
+
+    Cancelling it, or a timeout by ``addTimeout``, ends the waiting; the task runs on, unless
+    ``on_cancel`` says otherwise. A revoked task fires with :class:`TaskRevoked`, which is a
+    ``twisted.internet.defer.CancelledError``.
+
+    Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
+    """
+
+    def __init__(self, handle: AsyncResult[Any], event_loop: EventLoop) -> None:
+        super().__init__(lambda _: self._waiting.cancel())
+        #: The handle, as asyncio code uses it.
+        self.task = handle
+        self._event_loop = event_loop
+        if handle._settled:
+            self._waiting: Deferred[Any] = Deferred()
+            self._fire_at_once()
+        else:
+            self._waiting = event_loop.deferred(handle.get())
+            self._waiting.addCallbacks(self.callback, self._fail)
+
+    def cancel(self) -> None:
+        """Stop waiting: fire with ``CancelledError`` at once. Who cancels knows; no log is made."""
+        fired = self.called
+        super().cancel()
+        debug = getattr(self, "_debugInfo", None)
+        if not fired and debug is not None and debug.failResult is not None:
+            debug.failResult = None
+
+    def _fire_at_once(self) -> None:
+        try:
+            value = self.task._value()
+        except BaseException:
+            self._fail(Failure())
+        else:
+            self.callback(value)
+
+    def _fail(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, errors.TaskRevoked):
+            failure = Failure(TaskRevoked(*error.args, task_id=error.task_id))
+        self.errback(failure)
+
+    def updates(self, callback: Callable[[Any], object]) -> Deferred[None]:
+        """Call ``callback`` with each :class:`bridgetask.TaskUpdate`, in order, in this thread.
+
+        :returns: a Deferred that fires after the final one, or with what makes it impossible;
+            cancelling it ends the calls. What ``callback`` raises ends them, too.
+        """
+        iterator = self.task.updates()
+
+        def one_more(update: Any = None) -> Deferred[None]:
+            if update is not None:
+                callback(update)
+            coming: Deferred[Any] = self._event_loop.deferred(anext(iterator))
+            return coming.addCallback(one_more)
+
+        def ended(failure: Failure) -> None:
+            failure.trap(StopAsyncIteration)
+
+        return one_more().addErrback(ended)
+
+    def collect(self) -> Deferred[list[tuple[DeferredTask, Any]]]:
+        """Wait for this result and those of the tasks that it called, each with its value."""
+
+        async def collect() -> list[tuple[AsyncResult[Any], Any]]:
+            return [pair async for pair in self.task.collect()]
+
+        return self._event_loop.deferred(collect()).addCallback(
+            lambda pairs: [(self._deferred(handle), value) for handle, value in pairs]
+        )
+
+    @property
+    def parent(self) -> DeferredTask | None:
+        """The task before this one in a chain, or None."""
+        parent = self.task.parent
+        return None if parent is None else self._deferred(parent)
+
+    @property
+    def children(self) -> list[DeferredTask] | None:
+        """The tasks that this one called, or None while that is not known."""
+        children = self.task.children
+        return None if children is None else [self._deferred(child) for child in children]
+
+    def _deferred(self, handle: AsyncResult[Any]) -> DeferredTask:
+        return self if handle is self.task else DeferredTask(handle, self._event_loop)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "task":
+            raise AttributeError(name)
+        attribute = getattr(self.task, name)
+        if name not in _AWAITABLE:
+            return attribute
+
+        def deferred(*args: Any, **kwargs: Any) -> Deferred[Any]:
+            return self._event_loop.deferred(attribute(*args, **kwargs))
+
+        return deferred
+
+    def __str__(self) -> str:
+        return f"<DeferredTask of {self.task!r}>"
+
+    __repr__ = __str__
