@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from celery.app.backends import by_url
-from celery.exceptions import ImproperlyConfigured
+from celery.app.backends import BACKEND_ALIASES
 from kombu.connection import failover_strategies
+from kombu.utils.imports import symbol_by_name
 
 from .errors import InvalidOption
 
@@ -224,19 +224,27 @@ def _results(app: Celery) -> ResultSettings:
 
 
 def _backend_name(app: Celery) -> str:
-    """Name the result backend by its class: users spell it ``rpc``, ``rpc://`` or by import path."""
-    configured = app.backend_cls or app.conf.result_backend
-    if isinstance(configured, str):
-        scheme = configured.partition("://")[0]
-        try:
-            backend, _ = by_url(configured, app.loader)
-        except (ImportError, ImproperlyConfigured):
-            return scheme  # an extra that is not installed here
-    elif configured is None:
+    """Name the result backend: users spell it ``rpc``, ``rpc://``, by import path or as a class.
+
+    Follows ``celery.app.backends.by_url``, which also looks through every installed package for
+    further names of backends. That reads files; none of those backends is supported anyway.
+    """
+    backend = app.backend_cls or app.conf.result_backend
+    if backend is None:
         return "disabled"
-    else:
-        backend, scheme = configured, configured.__name__
+    if not isinstance(backend, str):
+        return _class_name(backend)
+    scheme = backend.partition("://")[0]
+    path = {**BACKEND_ALIASES, **app.loader.override_backends}.get(scheme)
+    if path is None and ("." in scheme or ":" in scheme):
+        return _class_name(symbol_by_name(scheme))
+    if path is not None and path.endswith(("RPCBackend", "DisabledBackend")):
+        return "rpc" if path.endswith("RPCBackend") else "disabled"
+    return scheme
+
+
+def _class_name(backend: type) -> str:
     names = {each.__name__ for each in backend.__mro__}
     if "RPCBackend" in names:
         return "rpc"
-    return "disabled" if "DisabledBackend" in names else scheme
+    return "disabled" if "DisabledBackend" in names else backend.__name__

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
+from kombu import Connection
 
 from .certificates import make_certificates
 from .servers import RabbitMQ, Worker
@@ -58,6 +60,7 @@ def app(broker_url: str, worker: Worker | None) -> Iterator[Celery]:
     from . import tasks
 
     tasks.app.conf.broker_url = broker_url
+    configured(tasks.app)
     yield tasks.app
     close_celery(tasks.app)
 
@@ -65,10 +68,22 @@ def app(broker_url: str, worker: Worker | None) -> Iterator[Celery]:
 @pytest.fixture
 def lonely_app(broker_url: str) -> Iterator[Celery]:
     """An app of the test's own, whose default queue no worker consumes."""
-    celery = Celery("lonely", broker=broker_url, backend="rpc://", set_as_current=False)
-    celery.conf.task_default_queue = "lonely"
+    celery = make_app("lonely", broker_url, task_default_queue="lonely")
     yield celery
     close_celery(celery)
+
+
+def make_app(name: str, broker: str | None, backend: str | None = "rpc://", **conf: Any) -> Celery:
+    """Return an app that has read its configuration."""
+    celery = Celery(name, broker=broker, backend=backend, set_as_current=False)
+    celery.conf.update(conf)
+    return configured(celery)
+
+
+def configured(celery: Celery) -> Celery:
+    """Make an app read its configuration now: that looks at files, and so blocks."""
+    assert celery.conf.get("broker_url") != ""
+    return celery
 
 
 def close_celery(celery: Celery) -> None:
@@ -82,3 +97,14 @@ def close_celery(celery: Celery) -> None:
         celery._pool.force_close_all()
         celery._pool = None
     celery.amqp._producer_pool = None
+
+
+def take(broker: str, queue: str) -> list[Any]:
+    """Return all messages of a queue as kombu reads them, and delete the queue."""
+    with Connection(broker) as connection:
+        channel = connection.default_channel
+        messages = []
+        while (message := channel.basic_get(queue, no_ack=True)) is not None:
+            messages.append(channel.message_to_python(message))
+        channel.queue_delete(queue)
+        return messages

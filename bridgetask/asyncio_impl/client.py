@@ -167,8 +167,12 @@ class Client:
         await session.close(self._close_timeout)
 
     async def __aenter__(self) -> Client:
-        """Connect early, so that a ``with`` block is only entered if the broker is there."""
-        await self.connect()
+        """Connect, so that the block is entered only if the broker is there; else close."""
+        try:
+            await self.connect()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

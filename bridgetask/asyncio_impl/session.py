@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,9 @@ from .transports.base import ControlChannel, ResultSource, Sender
 __all__ = ["Delivery", "Session", "Wire"]
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that disconnecting may take when the event loop ends under an open client.
+_AT_LOOP_END = 1.0
 
 
 class Delivery(Completion):
@@ -104,6 +108,17 @@ class Session:
         )
         self._replies: ControlChannel = AmqpControlChannel(reading, wire.mailbox)
         self._on_reply: dict[str, Callable[[object], None]] = {}
+        self._guard = loop.create_task(self._until_the_loop_ends(), name="bridgetask session")
+
+    async def _until_the_loop_ends(self) -> None:
+        """Disconnect when ``asyncio.run`` cancels all tasks at its end, under an open client."""
+        try:
+            await self.loop.create_future()
+        except asyncio.CancelledError:
+            if not self.closed:
+                warnings.warn("the event loop ended with an open client", ResourceWarning, 1)
+                await self.close(_AT_LOOP_END)
+            raise
 
     @property
     def usable(self) -> bool:
@@ -209,6 +224,7 @@ class Session:
     def abort(self) -> None:
         """Drop everything on the spot."""
         self.closed = True
+        self._guard.cancel()
         self._sender.abort()
         self._results.abort()
         self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))

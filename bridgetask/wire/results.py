@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.backends.base import Backend
 from celery.exceptions import TaskRevokedError
+from celery.utils.serialization import UnpickleableExceptionWrapper
 from kombu.message import Message
 from kombu.serialization import loads, prepare_accept_content
 
@@ -150,6 +151,8 @@ def _is_itself(rebuilt: BaseException, encoded: Any) -> bool:
 
     Where it wasn't, Celery makes up a class of that name, or a plain ``Exception``.
     """
+    if isinstance(rebuilt, UnpickleableExceptionWrapper):
+        return False
     if not isinstance(encoded, Mapping) or encoded.get("exc_module") is None:
         return isinstance(encoded, BaseException)
     cls = type(rebuilt)
@@ -159,6 +162,14 @@ def _is_itself(rebuilt: BaseException, encoded: Any) -> bool:
 def _task_failed(
     task_id: str, rebuilt: BaseException, encoded: Any, traceback: str | None
 ) -> TaskFailed:
+    if isinstance(rebuilt, UnpickleableExceptionWrapper):  # what a worker sends in its place
+        return TaskFailed(
+            rebuilt.exc_cls_name,
+            tuple(rebuilt.exc_args),
+            exc_module=rebuilt.exc_module,
+            traceback=traceback,
+            task_id=task_id,
+        )
     named = encoded if isinstance(encoded, Mapping) else {}
     arguments = named.get("exc_message", rebuilt.args)
     return TaskFailed(

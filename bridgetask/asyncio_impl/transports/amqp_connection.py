@@ -19,6 +19,9 @@ import aio_pika
 import aiormq.abc
 import aiormq.connection
 import aiormq.exceptions
+import pamqp.commands
+import pamqp.exceptions
+import pamqp.frame
 from yarl import URL
 
 from ...errors import BridgetaskError, BrokerUnreachable, NotRoutable, Refused
@@ -138,7 +141,10 @@ class AmqpConnection:
         connection = _Connection(server, self._name)
         try:
             with translating(f"can't connect to {server}"):
-                await connection.connect(timeout=server.connect_timeout)
+                try:
+                    await connection.connect(timeout=server.connect_timeout)
+                except aiormq.exceptions.InvalidFrameError as error:
+                    raise connection.refusal() or error from error
         except BaseException:
             connection.abort()
             raise
@@ -192,9 +198,33 @@ class _Connection(aio_pika.Connection):
         self._sockets = _SocketFactory(server)
         self.kwargs["transport_factory"] = self._sockets
 
+    def refusal(self) -> Exception | None:
+        """Return the broker's ``Connection.Close``, if that is what it said last.
+
+        aiormq expects ``OpenOk``, and tells of any other frame without saying what is in it.
+        """
+        reader = self._sockets.reader
+        if reader is None:
+            return None
+        with suppress(pamqp.exceptions.PAMQPException):
+            _, _, frame = pamqp.frame.unmarshal(reader.last_data)
+            if isinstance(frame, pamqp.commands.Connection.Close):
+                return aiormq.exceptions.ConnectionClosed(frame.reply_code, frame.reply_text)
+        return None
+
     def abort(self) -> None:
         if self._sockets.writer is not None:
             self._sockets.writer.transport.abort()
+
+
+class _Reader(asyncio.StreamReader):
+    """Remembers the data that came last."""
+
+    last_data = b""
+
+    def feed_data(self, data: bytes) -> None:
+        self.last_data = data
+        super().feed_data(data)
 
 
 class _SocketFactory(aiormq.connection.TransportFactory):
@@ -202,10 +232,11 @@ class _SocketFactory(aiormq.connection.TransportFactory):
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self.reader: _Reader | None = None
         self.writer: asyncio.StreamWriter | None = None
 
     async def create(
-        self, url: URL, **_: Any
+        self, url: URL, **__: Any
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         server = self._server
         options: dict[str, Any] = {}
@@ -213,8 +244,15 @@ class _SocketFactory(aiormq.connection.TransportFactory):
             # Reading certificates blocks; there are few of them, and connecting is rare.
             context, server_hostname = await asyncio.to_thread(_tls_context, server)
             options = {"ssl": context, "server_hostname": server_hostname}
-        reader, self.writer = await asyncio.open_connection(server.host, server.port, **options)
-        return reader, self.writer
+        # What asyncio.open_connection does, with a reader of our own.
+        loop = asyncio.get_running_loop()
+        self.reader = _Reader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
+        transport, _ = await loop.create_connection(
+            lambda: protocol, server.host, server.port, **options
+        )
+        self.writer = asyncio.StreamWriter(transport, protocol, self.reader, loop)
+        return self.reader, self.writer
 
 
 def _tls_context(server: Server) -> tuple[ssl.SSLContext, str]:

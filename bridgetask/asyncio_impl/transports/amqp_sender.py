@@ -152,11 +152,13 @@ class AmqpSender:
         try:
             while self._queue:
                 sending = heapq.heappop(self._queue)
-                if not sending.delivery.done:
+                if sending.delivery.done:
+                    continue
+                try:
                     await self._attempt(sending)
-        except Exception:
-            logger.exception("The sender failed")
-            self._abandon()
+                except Exception as error:  # whatever it is, it may not take others with it
+                    logger.exception("A message could not be sent")
+                    self._settle(sending, NotSent(f"unexpected {error!r}"))
         finally:
             self._pump = None  # in the same step that found the queue empty
 
@@ -176,6 +178,9 @@ class AmqpSender:
             return
         except BridgetaskError as error:
             self._settle(sending, error)
+            return
+        except (TypeError, ValueError) as error:
+            self._settle(sending, InvalidOption("queue", f"can't be declared: {error}"))
             return
         if sending.alone or any(each.alone for each in self._in_flight):
             await self._in_flight_settled()
@@ -250,6 +255,9 @@ class AmqpSender:
         except (TypeError, ValueError) as reason:
             sending.left = False
             error = InvalidOption("headers", f"can't be encoded: {reason}")
+        except Exception as reason:
+            logger.exception("Publishing failed")
+            error = Unconfirmed(f"unexpected {reason!r}")
         finally:
             self._in_flight.discard(sending)
             self._window.release()

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import Any
+
+import celery.exceptions
+import pytest
+from celery import Celery
+from kombu.compression import get_encoder
+
+from bridgetask import (
+    Client,
+    ClientClosed,
+    RemoteTraceback,
+    ResultTimeout,
+    ResultUnavailable,
+    TaskFailed,
+    TaskRevoked,
+)
+
+from .. import tasks
+
+
+async def test_what_is_not_awaited_answers_with_what_is_known(client: Client) -> None:
+    handle = client.delay(tasks.add, 1, 2)
+    assert (handle.state, handle.status, handle.result) == ("PENDING", "PENDING", None)
+    assert (handle.traceback, handle.children, handle.parent) == (None, None, None)
+    assert not handle.ready()
+    assert not handle.successful()
+    assert not handle.failed()
+    assert repr(handle) == f"<AsyncResult: tests.tasks.add[{handle.id}] PENDING>"
+    assert await handle == 3
+    assert (handle.state, handle.result, handle.info) == ("SUCCESS", 3, 3)
+    assert handle.ready()
+    assert handle.successful()
+    assert not handle.failed()
+    assert handle.children == []
+    assert handle.task_id == handle.id
+    assert handle.name == "tests.tasks.add"
+
+
+async def test_any_number_of_tasks_may_wait(client: Client) -> None:
+    handle = client.delay(tasks.sleep, 0.1, "x")
+    assert await asyncio.gather(*(handle.get() for _ in range(50)), handle) == ["x"] * 51
+
+
+async def test_cancelling_one_who_waits_touches_nobody_else(client: Client) -> None:
+    handle = client.delay(tasks.sleep, 0.3, "x")
+    cancelled, stays = asyncio.create_task(handle.get()), asyncio.create_task(handle.get())
+    await handle.sent()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert await stays == "x"
+    assert await handle == "x"
+
+
+async def test_a_timeout_is_celerys_and_the_builtin_one_and_touches_nothing(client: Client) -> None:
+    handle = client.delay(tasks.sleep, 0.3, "x")
+    with pytest.raises(ResultTimeout, match=rf"task {handle.id} gave no result") as caught:
+        await handle.get(timeout=0.05)
+    assert isinstance(caught.value, celery.exceptions.TimeoutError)
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.task_id == handle.id
+    with pytest.raises(ResultTimeout):
+        await handle.get(timeout=0)
+    assert await handle.get(timeout=10) == "x"
+    assert await handle.get(timeout=0) == "x"
+
+
+async def test_an_exception_is_raised_as_its_own_class_with_the_remote_traceback(
+    client: Client,
+) -> None:
+    handle = client.delay(tasks.fail, "ComplexError", 7, "why")
+    with pytest.raises(tasks.ComplexError) as caught:
+        await handle
+    assert (caught.value.code, caught.value.reason) == (7, "why")
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "in fail" in printed
+    assert "raise kinds[kind](*args)" in printed
+    assert handle.failed()
+    assert handle.traceback is not None
+    assert "in fail" in handle.traceback
+    assert handle.result is caught.value
+
+
+async def test_propagate_false_returns_the_exception(client: Client) -> None:
+    error = await client.delay(tasks.fail, "ValueError", "x").get(propagate=False)
+    assert isinstance(error, ValueError)
+
+
+async def test_a_tasks_own_timeout_error_is_not_taken_for_ours(client: Client) -> None:
+    with pytest.raises(TimeoutError, match="the task's") as caught:
+        await client.delay(tasks.fail, "TimeoutError", "the task's").get(timeout=10)
+    assert not isinstance(caught.value, ResultTimeout)
+
+
+@pytest.mark.parametrize("kind", ["Made", "StopIteration"])
+async def test_what_cannot_be_rebuilt_or_raised_is_wrapped(client: Client, kind: str) -> None:
+    with pytest.raises(TaskFailed, match=kind) as caught:
+        await client.delay(tasks.fail, kind, "x")
+    assert caught.value.exc_type == kind
+    assert caught.value.exc_args == ("x",)
+    assert caught.value.traceback is not None
+    assert "in fail" in caught.value.traceback
+
+
+async def test_retried_and_repeated_states_end_in_one_result(client: Client) -> None:
+    handle = client.delay(tasks.retry_once)
+    states = [update.state async for update in handle.updates()]
+    assert states == ["STARTED", "RETRY", "STARTED", "SUCCESS"]
+    assert await handle == 1
+
+
+async def test_updates_give_every_state_in_order_with_its_meta(client: Client) -> None:
+    handle = client.delay(tasks.progress, 5)
+    seen = [(update.state, update.result) async for update in handle.updates()]
+    assert seen[0][0] == "STARTED"
+    assert set(seen[0][1]) == {"pid", "hostname"}
+    assert seen[1:] == [*(("PROGRESS", {"step": step}) for step in range(5)), ("SUCCESS", 5)]
+    assert await handle == 5
+
+
+async def test_updates_asked_for_late_begin_with_what_is_known(client: Client) -> None:
+    handle = client.delay(tasks.progress, 5)
+    await handle
+    states = [update.state async for update in handle.updates()]
+    assert states == ["STARTED", *["PROGRESS"] * 5, "SUCCESS"]
+
+
+async def test_updates_raise_what_makes_a_result_impossible(lonely_client: Client) -> None:
+    handle = lonely_client.send_task("nothing")
+    updates = handle.updates()
+    waiting = asyncio.create_task(anext(updates))
+    await handle.sent()
+    await handle.forget()
+    with pytest.raises(ResultUnavailable, match="was forgotten"):
+        await waiting
+    with pytest.raises(StopAsyncIteration):
+        await anext(updates)
+    with pytest.raises(ResultUnavailable, match="was forgotten"):
+        await anext(handle.updates())
+
+
+async def test_an_iteration_over_updates_can_be_cancelled_and_continued(client: Client) -> None:
+    handle = client.delay(tasks.sleep, 0.2, "x")
+    updates = handle.updates()
+    assert (await anext(updates)).state == "STARTED"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(updates), 0.02)
+    assert (await anext(updates)).result == "x"
+
+
+async def test_linked_tasks_answer_to_us_as_children(client: Client) -> None:
+    link = tasks.add.s(10)
+    link.link(tasks.add.s(100))
+    handle = client.apply_async(tasks.add, (1, 1), link=link)
+    collected = [(node.id, value) async for node, value in handle.collect()]
+    assert [value for _, value in collected] == [2, 12, 112]
+    assert handle.children is not None
+    assert handle.children[0].id == collected[1][0]
+
+
+async def test_a_failure_calls_the_linked_error_task(client: Client, tmp_path: Any) -> None:
+    ran = tmp_path / "ran"
+    error_task = tasks.ignored.si(str(ran))
+    handle = client.apply_async(tasks.fail, ("ValueError",), link_error=error_task)
+    with pytest.raises(ValueError):
+        await handle
+    for _ in range(200):
+        if ran.exists():
+            break
+        await asyncio.sleep(0.02)
+    assert ran.read_text() == "ran\n"
+
+
+async def test_revoking_a_task_that_waits_resolves_it_as_revoked_at_once(client: Client) -> None:
+    handle = client.apply_async(tasks.add, (1, 2), countdown=60)
+    waiting = asyncio.create_task(handle.get())
+    await handle.sent()
+    await handle.revoke()
+    with pytest.raises(TaskRevoked) as caught:
+        await waiting
+    assert isinstance(caught.value, celery.exceptions.TaskRevokedError)
+    assert caught.value.task_id == handle.id
+    assert handle.state == "REVOKED"
+    assert handle.ready()
+
+
+async def test_terminating_a_task_that_runs_stops_it(client: Client) -> None:
+    handle = client.delay(tasks.sleep, 60)
+    started = await anext(handle.updates())
+    assert started.state == "STARTED"
+    await handle.revoke(terminate=True, signal="SIGKILL")
+    with pytest.raises(TaskRevoked):
+        await handle
+    assert await client.delay(tasks.add, 1, 1).get(timeout=20) == 2
+
+
+async def test_revoking_a_task_that_runs_leaves_it_alone(client: Client) -> None:
+    handle = client.delay(tasks.sleep, 0.5, "done")
+    await anext(handle.updates())
+    await handle.revoke()
+    assert await handle == "done"
+
+
+async def test_a_worker_that_revokes_says_so(client: Client) -> None:
+    handle = client.apply_async(tasks.add, (1, 2), expires=0.001, countdown=0.3)
+    with pytest.raises(TaskRevoked):
+        await handle.get(timeout=10)
+
+
+@pytest.mark.parametrize("on_cancel", ["revoke", "terminate"])
+async def test_cancelling_the_last_who_waits_revokes_if_asked_to(
+    client: Client, on_cancel: Any
+) -> None:
+    handle = client.apply_async(tasks.sleep, (60,), countdown=0.2, on_cancel=on_cancel)
+    first, last = asyncio.create_task(handle.get()), asyncio.create_task(handle.get())
+    await handle.sent()
+    first.cancel()
+    await asyncio.wait([first])
+    assert not client._background
+    last.cancel()
+    await asyncio.wait([last])
+    assert len(client._background) == 1
+    with pytest.raises(TaskRevoked):
+        await handle.get(timeout=10)
+
+
+async def test_a_timeout_does_not_count_as_cancelling(app: Celery) -> None:
+    async with Client(app, on_cancel="terminate") as client:
+        handle = client.delay(tasks.sleep, 0.3, "x")
+        with pytest.raises(ResultTimeout):
+            await handle.get(timeout=0.05)
+        assert await handle == "x"
+
+
+async def test_forgetting_ends_the_waiting(lonely_client: Client) -> None:
+    handle = lonely_client.send_task("nothing")
+    waiting = asyncio.create_task(handle.get())
+    await handle.sent()
+    await handle.forget()
+    with pytest.raises(ResultUnavailable, match="forgotten"):
+        await waiting
+    assert handle.result is None
+
+
+async def test_refreshing_gives_the_latest_update(client: Client) -> None:
+    handle = client.delay(tasks.sleep, 0.2, 5)
+    await anext(handle.updates())
+    update = await handle.refresh()
+    assert update is not None
+    assert update.state == "STARTED"
+    await handle
+    update = await handle.refresh()
+    assert update is not None
+    assert update.result == 5
+
+
+async def test_a_dropped_handle_leaves_nothing_behind(client: Client) -> None:
+    client.delay(tasks.add, 1, 2)
+    last = client.delay(tasks.add, 3, 4)
+    assert await last == 7
+    assert client._session is not None
+    assert len(client._session.pending) == 1
+    del last
+    assert len(client._session.pending) == 0
+
+
+async def test_handles_are_equal_by_their_id(client: Client) -> None:
+    handle = client.delay(tasks.add, 1, 2)
+    assert handle == client.result(handle.id)
+    assert hash(handle) == hash(client.result(handle.id))
+    assert handle != handle.id
+    await handle
+
+
+async def test_waiting_after_the_client_was_closed_is_refused(lonely_app: Celery) -> None:
+    client = Client(lonely_app)
+    handle = client.send_task("nothing")
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await handle
+    with pytest.raises(ClientClosed):
+        await handle.refresh()
+    await handle.sent()
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
+@pytest.mark.parametrize("compression", [None, "gzip", "bzip2", "zstd"])
+async def test_every_serializer_and_compression_gets_through(
+    client: Client, serializer: str, compression: str | None
+) -> None:
+    if compression is not None:
+        try:
+            get_encoder(compression)
+        except KeyError:
+            pytest.skip(f"{compression} is not installed")
+    value = ["ä", 1, {"x": [2.5, None, True]}]
+    handle = client.apply_async(
+        tasks.echo, value, {"k": "v"}, serializer=serializer, compression=compression
+    )
+    assert await handle == [value, {"k": "v"}]

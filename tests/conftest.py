@@ -1,0 +1,128 @@
+"""The reactor, the servers, and a watch over what tests leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import psutil
+import pytest
+
+# Before anything imports twisted.internet.reactor. BRIDGETASK_TEST_REACTOR=default leaves Twisted
+# its own choice; a test of this suite runs the Twisted tests once more so.
+if os.environ.get("BRIDGETASK_TEST_REACTOR") != "default":
+    from twisted.internet import asyncioreactor
+
+    asyncioreactor.install(asyncio.new_event_loop())
+
+from blockbuster import blockbuster_ctx
+from celery import Celery
+
+from bridgetask import Client
+
+from .fix_rabbitmq import (
+    app,
+    broker_url,
+    certificates,
+    lonely_app,
+    rabbitmq,
+    worker,
+)
+
+__all__ = ["app", "broker_url", "certificates", "lonely_app", "rabbitmq", "worker"]
+
+
+def open_connections() -> set[int]:
+    """Return the descriptors of this process's TCP connections."""
+    connections = psutil.Process().net_connections("tcp")
+    return {each.fd for each in connections if each.status == psutil.CONN_ESTABLISHED}
+
+
+def threads() -> set[threading.Thread]:
+    """Return the threads of this process, but for Twisted's and asyncio's pools of workers."""
+    return {
+        each
+        for each in threading.enumerate()
+        if not each.name.startswith(("asyncio_", "PoolThread", "worker output"))
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread or a connection."""
+    for name in ("rabbitmq", "worker"):  # long-lived ones first: they are nobody's leak
+        if name in request.fixturenames:
+            request.getfixturevalue(name)
+    before = threads(), open_connections()
+    yield
+    deadline = time.monotonic() + 5
+    while True:
+        gc.collect()
+        left = threads() - before[0], open_connections() - before[1]
+        if not any(left):
+            break
+        assert time.monotonic() < deadline, f"left behind: threads {left[0]}, sockets {left[1]}"
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Fail an asyncio test that leaves a task, or that makes bridgetask block the loop."""
+    allowed = request.node.get_closest_marker("blocks") is not None
+    with nullcontext() if allowed else blockbuster_ctx("bridgetask"):
+        yield
+    # aiormq ends its own tasks in the turns after its connection was closed.
+    for _ in range(20):
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if not left:
+            break
+        await asyncio.sleep(0.01)
+    assert not left
+
+
+def pytest_unconfigure() -> None:
+    """Close the loop of the asyncio reactor, which Twisted leaves to the end of the process."""
+    from twisted.internet import reactor
+
+    loop = getattr(reactor, "_asyncioEventloop", None)
+    if loop is not None:
+        loop.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spare synchronous tests an event loop that they have no use for."""
+    for item in items:
+        if not isinstance(item, pytest.Function) or not asyncio.iscoroutinefunction(item.obj):
+            names: list[str] = item.fixturenames  # type: ignore[attr-defined]
+            if "no_task_left_behind" in names:
+                names.remove("no_task_left_behind")
+
+
+@pytest.fixture
+async def client(app: Celery) -> AsyncIterator[Client]:
+    """A client whose tasks a real worker runs."""
+    async with Client(app) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def lonely_client(lonely_app: Celery) -> AsyncIterator[Client]:
+    """A client whose tasks nobody runs."""
+    async with Client(lonely_app) as opened:
+        yield opened
+
+
+@pytest.fixture
+def collected_logs(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return a function that lists the warnings and errors that were logged."""
+
+    def messages() -> list[Any]:
+        return [each.getMessage() for each in caplog.records if each.levelno >= 30]
+
+    return messages
