@@ -6,7 +6,7 @@ it is asked to. Nothing here alters the app.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -162,12 +162,11 @@ class Settings:
 def _broker(
     app: Celery, setting: str, connect: Callable[..., Connection], heartbeat: float | None
 ) -> BrokerSettings:
+    _check_schemes(app, getattr(app.conf, setting))
     try:
         connection = connect()
         urls = tuple(connection.alt) or (getattr(app.conf, setting) or "amqp://",)
         connections = [connect(url) for url in urls] if len(urls) > 1 else [connection]
-    except (KeyError, ImportError) as error:  # an unknown transport
-        raise InvalidOption("broker_url", f"{error}; supported are {_SUPPORTED_BROKERS}") from error
     except (ValueError, TypeError):  # what these say may quote the password
         raise InvalidOption("broker_url", "can't be parsed") from None
     return BrokerSettings(
@@ -177,12 +176,18 @@ def _broker(
     )
 
 
+def _check_schemes(app: Celery, urls: str | Sequence[str] | None) -> None:
+    """Refuse other brokers by their URLs: kombu would first import their libraries."""
+    listed = urls.split(";") if isinstance(urls, str) else list(urls or ())
+    schemes = [url.partition("://")[0] for url in listed if "://" in url]
+    for scheme in [*schemes, app.conf.broker_transport]:
+        if scheme is not None and scheme not in _AMQP_TRANSPORTS:
+            raise InvalidOption(
+                "broker_url", f"{scheme}:// is not supported; supported are {_SUPPORTED_BROKERS}"
+            )
+
+
 def _server(app: Celery, connection: Connection, heartbeat: float | None) -> Server:
-    scheme = connection.transport_cls
-    if scheme not in _AMQP_TRANSPORTS:
-        raise InvalidOption(
-            "broker_url", f"{scheme}:// is not supported; supported are {_SUPPORTED_BROKERS}"
-        )
     info = connection.info()  # with the transport's defaults; amqps sets ssl while it is made
     options: Mapping[str, Any] = info["transport_options"] or {}
     if heartbeat is None:

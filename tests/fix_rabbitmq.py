@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu import Connection
+from kombu import Connection, pools
 
 from .certificates import make_certificates
 from .servers import RabbitMQ, Worker
@@ -93,9 +93,8 @@ def close_celery(celery: Celery) -> None:
         if backend.result_consumer._consumer is not None:
             backend.result_consumer.stop()
         celery._local.__dict__.pop("backend", None)
-    if celery._pool is not None:
-        celery._pool.force_close_all()
-        celery._pool = None
+    pools.reset()  # kombu's pools are for the whole process
+    celery._pool = None
     celery.amqp._producer_pool = None
 
 

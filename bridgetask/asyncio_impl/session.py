@@ -210,7 +210,6 @@ class Session:
             # Saying goodbye wants its share of the time, too.
             async with asyncio.timeout_at(deadline - timeout / 4):
                 await self._sender.drain()
-        self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.gather(

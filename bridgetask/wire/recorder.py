@@ -222,7 +222,7 @@ class _RecordingProducer(Producer):
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._declared: dict[Any, tuple[Declaration, ...]] = {}
+        self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
         super().__init__(None, auto_declare=False)
         self._channel = _RecordingChannel()
 
@@ -246,9 +246,11 @@ class _RecordingProducer(Producer):
     def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
         found: tuple[Declaration, ...] = ()
         for entity in entities:
-            if entity not in self._declared:
-                self._declared[entity] = declarations_of(entity)
-            found += self._declared[entity]
+            known, declarations = self._declared.get(entity, (None, ()))
+            if known is not entity:  # kombu's == leaves out max_length, expires and others
+                declarations = declarations_of(entity)
+                self._declared[entity] = entity, declarations
+            found += declarations
         return found
 
 

@@ -317,11 +317,11 @@ async def test_a_task_that_ignores_its_result_is_known_to(client: Client) -> Non
 
 @pytest.mark.blocks
 async def test_with_task_always_eager_the_task_runs_on_the_spot(lonely_app: Celery) -> None:
-    @lonely_app.task
+    @lonely_app.task(shared=False)
     def double(x: int) -> int:
         return 2 * x
 
-    @lonely_app.task
+    @lonely_app.task(shared=False)
     def fail() -> None:
         raise ValueError("eager")
 

@@ -55,7 +55,7 @@ def success(task_id: str, result: Any = 1) -> dict[str, Any]:
         (b"{}", {"content_type": "application/json"}, "KeyError"),
         (b"[1, 2]", {"content_type": "application/json"}, "TypeError"),
         (b"x", {"content_type": "application/json", "headers": {"compression": "odd"}}, "KeyError"),
-        (b"", {"content_type": "application/json"}, ""),
+        (b"", {"content_type": "application/json"}, "the result can.t be read"),
     ],
     ids=["undecodable", "disallowed", "empty", "wrong shape", "compression", "no body"],
 )

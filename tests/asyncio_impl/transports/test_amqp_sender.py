@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from typing import Any
@@ -179,7 +180,7 @@ async def test_missing_permission_is_refused_and_harms_nobody_else(rabbitmq: Rab
                 await client.send_task("nothing", queue="may-not").sent()
             assert caught.value.code == 403
             around = [client.send_task("nothing", queue=may) for _ in range(20)]
-            denied = client.send_task("nothing", exchange="amq.direct", routing_key="x")
+            denied = client.send_task("nothing", queue=may, exchange="amq.direct", routing_key="x")
             around += [client.send_task("nothing", queue=may) for _ in range(20)]
             with pytest.raises(Refused, match="amq.direct"):
                 await denied.sent()
@@ -342,6 +343,7 @@ async def test_a_task_that_was_lost_and_that_nobody_asked_for_is_logged(
     with pytest.raises(BrokerUnreachable):
         await asked
     await client.close()
+    gc.collect()
     lost = [each for each in caplog.records if "nobody asked" in each.getMessage()]
     assert len(lost) == 1
     assert lost[0].levelno == logging.ERROR

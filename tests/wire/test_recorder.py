@@ -1,0 +1,352 @@
+"""What is recorded is what Celery's own client publishes, read back raw from a real queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from celery import Celery, signals
+from kombu import Exchange, Queue
+
+from bridgetask import Client
+from bridgetask.wire.recorder import Recorder
+
+from ..fix_rabbitmq import close_celery, make_app, take
+
+QUEUE = "parity"
+
+
+@pytest.fixture
+def parity_app(broker_url: str) -> Iterator[Celery]:
+    celery = make_app("parity", broker_url, task_default_queue=QUEUE)
+
+    @celery.task(name="parity.plain", shared=False)
+    def plain(*args: Any, **kwargs: Any) -> None: ...
+
+    @celery.task(
+        name="parity.options",
+        shared=False,
+        serializer="yaml",
+        time_limit=30,
+        soft_time_limit=20,
+        ignore_result=True,
+        priority=3,
+        expires=300,
+        compression="gzip",
+    )
+    def options(*args: Any, **kwargs: Any) -> None: ...
+
+    @celery.task(name="parity.bound", shared=False, bind=True, shadow_name=lambda *_: "shadowed")
+    def bound(self: Any) -> None: ...
+
+    yield celery
+    close_celery(celery)
+
+
+def normalised(message: Any, ours: str | None, theirs: str | None) -> dict[str, Any]:
+    """Return all of a raw message, with what must differ taken out."""
+    properties = {
+        key: value for key, value in message.properties.items() if key not in {"message_id"}
+    }
+    if int(properties.get("expiration") or 0) > 86_400_000:  # counted from the moment of the call
+        properties["expiration"] = "LATER"
+    headers = dict(message.headers)
+    text = json.dumps(
+        {
+            "body": message.body if isinstance(message.body, str) else message.body.hex(),
+            "content": [message.content_type, message.content_encoding],
+            "headers": headers,
+            "properties": {k: v for k, v in properties.items() if k != "application_headers"},
+            "where": [message.delivery_info["exchange"], message.delivery_info["routing_key"]],
+        },
+        default=str,
+        sort_keys=True,
+    )
+    for address in (ours, theirs):
+        if address:
+            text = text.replace(address, "REPLY-TO")
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+NOW = datetime.now(timezone.utc)
+CALLS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "args": {"args": (1, "ä", [None, 2.5]), "kwargs": {"k": {"n": True}}},
+    "eta": {"eta": NOW + timedelta(hours=1)},
+    "naive eta": {"eta": datetime(2030, 1, 1, 12, 0, 0)},
+    "eta as text": {"eta": "2030-01-01T12:00:00"},
+    "expires": {"expires": datetime(2130, 1, 1, tzinfo=timezone.utc)},
+    "time limits": {"time_limit": 10, "soft_time_limit": 5},
+    "priority": {"priority": 7},
+    "shadow": {"shadow": "seen as"},
+    "headers": {"headers": {"tenant": "blue", "n": 1}},
+    "transient": {"delivery_mode": "transient"},
+    "ignored": {"ignore_result": True},
+    "kept": {"ignore_result": False},
+    "pickle": {"serializer": "pickle", "args": (NOW,)},
+    "yaml": {"serializer": "yaml"},
+    "msgpack": {"serializer": "msgpack", "args": (b"\x00\xff",)},
+    "gzip": {"compression": "gzip", "args": ("x" * 1000,)},
+    "group": {"group_id": "g", "group_index": 2},
+    "parents": {"root_id": "root", "parent_id": "parent"},
+    "retries": {"retries": 3},
+    "stamps": {"stamped_headers": ["tenant"], "tenant": "blue"},
+    "queue": {"queue": "parity-other"},
+    "kombu queue": {"queue": Queue("parity-other", Exchange("parity-x", "topic"), "a.#")},
+    "exchange": {"exchange": "amq.direct", "routing_key": "parity-key"},
+    "argsrepr": {"argsrepr": "(hidden)", "kwargsrepr": "{hidden}"},
+    "properties": {"app_id": "app", "user_id": "guest", "message_type": "no property"},
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+@pytest.mark.parametrize("name", ["parity.plain", "parity.options", "parity.unregistered"])
+@pytest.mark.parametrize("protocol", [2, 1])
+async def test_send_task_publishes_what_celery_publishes(
+    broker_url: str, parity_app: Celery, case: str, name: str, protocol: int
+) -> None:
+    parity_app.conf.task_protocol = protocol
+    await compare(
+        broker_url,
+        parity_app,
+        lambda app, task_id: app.send_task(name, task_id=task_id, **CALLS[case]),
+        lambda client, task_id: client.send_task(name, task_id=task_id, **CALLS[case]),
+        queue="parity-other" if "queue" in CALLS[case] else QUEUE,
+        bound="parity-key" if "exchange" in CALLS[case] else None,
+    )
+
+
+@pytest.mark.parametrize("name", ["parity.plain", "parity.options", "parity.bound"])
+async def test_apply_async_publishes_what_a_task_publishes(
+    broker_url: str, parity_app: Celery, name: str
+) -> None:
+    task = parity_app.tasks[name]
+    await compare(
+        broker_url,
+        parity_app,
+        lambda app, task_id: task.apply_async(task_id=task_id),
+        lambda client, task_id: client.apply_async(task, task_id=task_id),
+    )
+
+
+async def test_a_signature_publishes_what_it_publishes(
+    broker_url: str, parity_app: Celery
+) -> None:
+    signature = parity_app.tasks["parity.plain"].s(1, k=2).set(priority=4, headers={"h": "x"})
+    signature.link_error(parity_app.tasks["parity.plain"].si())
+    await compare(
+        broker_url,
+        parity_app,
+        lambda app, task_id: signature.apply_async((0,), task_id=task_id),
+        lambda client, task_id: client.apply_async(signature, (0,), task_id=task_id),
+        links=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        {"parity.*": {"queue": "parity-other"}},
+        {"parity.plain": "parity-other"},
+        (lambda name, *args, **kwargs: {"queue": "parity-other", "priority": 2},),
+    ],
+    ids=["glob", "name", "function"],
+)
+async def test_routes_are_followed(broker_url: str, parity_app: Celery, routes: Any) -> None:
+    parity_app.conf.task_routes = routes
+    await compare(
+        broker_url,
+        parity_app,
+        lambda app, task_id: app.send_task("parity.plain", task_id=task_id),
+        lambda client, task_id: client.send_task("parity.plain", task_id=task_id),
+        queue="parity-other",
+    )
+
+
+async def compare(
+    broker_url: str,
+    app: Celery,
+    theirs: Callable[[Celery, str], Any],
+    ours: Callable[[Client, str], Any],
+    *,
+    queue: str = QUEUE,
+    bound: str | None = None,
+    links: bool = False,
+) -> None:
+    """Make the same call through Celery's client and through ours, and compare the messages."""
+
+    def publish() -> Any:
+        if bound is not None:
+            with app.connection_for_write() as connection:
+                channel = connection.default_channel
+                channel.queue_declare(queue, auto_delete=False, durable=True)
+                channel.queue_bind(queue, "amq.direct", bound)
+        theirs(app, "the-task-id")
+        (message,) = take(broker_url, queue)
+        return message
+
+    expected = await asyncio.to_thread(publish)
+    reply_to = expected.properties["reply_to"]
+    close_celery(app)
+    async with Client(app) as client:
+        if bound is not None:
+            from kombu import Connection
+
+            def bind() -> None:
+                with Connection(broker_url) as connection:
+                    channel = connection.default_channel
+                    channel.queue_declare(queue, auto_delete=False, durable=True)
+                    channel.queue_bind(queue, "amq.direct", bound)
+
+            await asyncio.to_thread(bind)
+        await ours(client, "the-task-id").sent()
+        address = client._reply_to
+    (message,) = await asyncio.to_thread(take, broker_url, queue)
+    got = normalised(message, address, reply_to)
+    if links:  # linked tasks are told where to send their results: to us
+        got["body"] = got["body"].replace('"options": {"reply_to": "REPLY-TO"}', '"options": {}')
+    assert got == normalised(expected, address, reply_to)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    celery = Celery("recorder", broker="amqp://", backend="rpc://", set_as_current=False)
+    return Recorder(celery, "reply", address_callbacks=True)
+
+
+def test_receivers_of_before_task_publish_may_edit_what_is_sent(recorder: Recorder) -> None:
+    def edit(body: Any, headers: Any, properties: Any, **_: Any) -> None:
+        headers["traced"] = "yes"
+        properties["app_id"] = "edited"
+        body[1]["added"] = 1
+
+    signals.before_task_publish.connect(edit)
+    try:
+        (message,) = recorder.send_task("t", (), {"x": 1}, {}).messages
+    finally:
+        signals.before_task_publish.disconnect(edit)
+    assert message.properties["headers"]["traced"] == "yes"
+    assert message.properties["app_id"] == "edited"
+    assert json.loads(message.body)[1] == {"x": 1, "added": 1}
+
+
+def test_a_receiver_may_record_a_call_itself(recorder: Recorder) -> None:
+    inner: list[Any] = []
+
+    def call_again(sender: str, **_: Any) -> None:
+        if sender == "outer":
+            inner.append(recorder.send_task("inner", None, None, {}))
+
+    signals.before_task_publish.connect(call_again)
+    try:
+        outer = recorder.send_task("outer", None, None, {})
+    finally:
+        signals.before_task_publish.disconnect(call_again)
+    assert [each.properties["headers"]["task"] for each in outer.messages] == ["outer"]
+    assert [each.properties["headers"]["task"] for each in inner[0].messages] == ["inner"]
+
+
+def test_task_sent_is_kept_until_the_message_is_published(recorder: Recorder) -> None:
+    sent: list[str] = []
+
+    def receiver(sender: str, task_id: str, **_: Any) -> None:
+        sent.append(task_id)
+
+    signals.task_sent.connect(receiver)
+    try:
+        call = recorder.send_task("t", None, None, {})
+        assert sent == []
+        for callback in call.messages[0].on_published:
+            callback()
+    finally:
+        signals.task_sent.disconnect(receiver)
+    assert sent == [call.task_id]
+
+
+def test_linked_tasks_are_told_to_answer_to_us_at_every_depth(recorder: Recorder) -> None:
+    @recorder.app.task(shared=False)
+    def plain() -> None: ...
+
+    link = plain.s().set(link=[plain.s()])
+    call = recorder.apply_async(plain, None, None, {"link": [link], "link_error": plain.s()})
+    embed = json.loads(call.messages[0].body)[2]
+    (callback,) = embed["callbacks"]
+    assert callback["options"]["reply_to"] == "reply"
+    assert callback["options"]["link"][0]["options"]["reply_to"] == "reply"
+    assert embed["errbacks"][0]["options"]["reply_to"] == "reply"
+    assert "reply_to" not in link.options
+
+
+def test_a_custom_task_class_runs_its_own_apply_async(recorder: Recorder) -> None:
+    class Tagged(recorder.app.Task):  # type: ignore[name-defined, misc]
+        def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+            kwargs["headers"] = {"tagged": "yes"}
+            return super().apply_async(*args, **kwargs)
+
+    @recorder.app.task(shared=False, base=Tagged)
+    def tagged() -> None: ...
+
+    call = recorder.apply_async(tagged, None, None, {})
+    assert call.messages[0].properties["headers"]["tagged"] == "yes"
+
+
+def test_a_custom_app_class_runs_its_own_send_task() -> None:
+    class Tagging(Celery):
+        def send_task(self, *args: Any, **kwargs: Any) -> Any:
+            kwargs["headers"] = {"tagged": "yes"}
+            return super().send_task(*args, **kwargs)
+
+    celery = Tagging("custom", broker="amqp://", backend="rpc://", set_as_current=False)
+    call = Recorder(celery, "reply").send_task("t", None, None, {})
+    assert call.messages[0].properties["headers"]["tagged"] == "yes"
+
+
+def test_changes_to_a_task_count_from_the_next_call(recorder: Recorder) -> None:
+    @recorder.app.task(shared=False)
+    def plain() -> None: ...
+
+    assert recorder.apply_async(plain, None, None, {}).messages[0].properties["priority"] == 0
+    plain.priority = 4
+    plain._exec_options = None
+    assert recorder.apply_async(plain, None, None, {}).messages[0].properties["priority"] == 4
+
+
+def test_inside_a_task_the_call_becomes_its_child(recorder: Recorder) -> None:
+    from celery._state import _task_stack
+
+    @recorder.app.task(shared=False, bind=True)
+    def parent(self: Any) -> None: ...
+
+    parent.push_request(id="the-parent", root_id="the-root", children=[])
+    _task_stack.push(parent)
+    try:
+        import celery._state
+
+        call = recorder.send_task("child", None, None, {})
+        children = parent.request.children
+        worker_task = celery._state.get_current_worker_task()
+    finally:
+        _task_stack.pop()
+        parent.pop_request()
+    assert worker_task is not None
+    headers = call.messages[0].properties["headers"]
+    assert (headers["root_id"], headers["parent_id"]) == ("the-root", "the-parent")
+    assert [child.id for child in children] == [call.task_id]
+
+
+def test_the_worker_decides_where_a_call_leaves_open_if_its_result_is_ignored(
+    recorder: Recorder,
+) -> None:
+    @recorder.app.task(shared=False, ignore_result=True, name="silent")
+    def silent() -> None: ...
+
+    assert recorder.send_task("silent", None, None, {}).ignored
+    assert not recorder.send_task("silent", None, None, {"ignore_result": False}).ignored
+    assert not recorder.send_task("unknown", None, None, {}).ignored
+    recorder.app.conf.task_ignore_result = True
+    assert recorder.send_task("unknown", None, None, {}).ignored
