@@ -199,6 +199,7 @@ class Worker:
 
     :param app: import path of the Celery app.
     :param environment: added to the worker's environment.
+    :param folder: where to run it, the project's own unless given.
     """
 
     def __init__(
@@ -209,9 +210,11 @@ class Worker:
         queues: Sequence[str] = (),
         concurrency: int = 2,
         name: str = "worker",
+        folder: Path | None = None,
     ) -> None:
         self.name = f"{name}@{socket.gethostname()}"
         self.output: list[str] = []
+        self._folder = folder or Path(__file__).parent.parent
         self._environment = {**os.environ, "C_FORCE_ROOT": "1", **(environment or {})}
         self._command = [
             *(sys.executable, "-m", "celery", "-A", app, "worker"),
@@ -227,7 +230,7 @@ class Worker:
         """Start the worker; return when it consumes."""
         self._process = subprocess.Popen(
             self._command,
-            cwd=Path(__file__).parent.parent,
+            cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

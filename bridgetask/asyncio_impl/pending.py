@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from weakref import WeakSet, WeakValueDictionary
 
@@ -22,10 +22,20 @@ _HISTORY = 256
 class Outcome:
     """What is known of one task: its states so far, and who waits for the result."""
 
-    __slots__ = ("__weakref__", "_subscribers", "adopted", "completion", "delivery", "history", "task_id")
+    __slots__ = (
+        "__weakref__",
+        "_held",
+        "_subscribers",
+        "adopted",
+        "completion",
+        "delivery",
+        "history",
+        "task_id",
+    )
 
-    def __init__(self, task_id: str) -> None:
+    def __init__(self, task_id: str, held: Counter[Outcome]) -> None:
         self.task_id = task_id
+        self._held = held
         #: The latest updates, oldest first.
         self.history: deque[TaskUpdate] | None = None
         #: The result. Its error is the reason why there is none, not the task's own.
@@ -46,6 +56,21 @@ class Outcome:
         """The final update, or None."""
         update = self.update
         return update if update is not None and update.final else None
+
+    async def wait(self, completion: Completion | None = None) -> None:
+        """Return once the result is there, or ``completion`` if that is given.
+
+        :raises BridgetaskError: the reason why there is none.
+        """
+        # asyncio does not hold the tasks it runs. Without this, one that waits and that nobody
+        # holds, as in a dropped Deferred with callbacks, would be collected with what it waits for.
+        self._held[self] += 1
+        try:
+            await (completion or self.completion).wait()
+        finally:
+            self._held[self] -= 1
+            if not self._held[self]:
+                del self._held[self]
 
     def apply(self, update: TaskUpdate) -> None:
         """Take an update. Whatever follows a final one is a repetition, and ignored."""
@@ -108,20 +133,22 @@ class Updates(AsyncIterator[TaskUpdate]):
             raise StopAsyncIteration
         while not self._queue:
             self._wakeup = Completion()
-            await self._wakeup.wait()
+            await self._outcome.wait(self._wakeup)
         update = self._queue.popleft()
         self._ended = update is None or update.final
         if update is None:
-            await self._outcome.completion.wait()
+            await self._outcome.wait()
             raise StopAsyncIteration
         return update
 
 
 class PendingResults:
-    """The outcomes that somebody holds a handle of. An outcome lives as long as its handles."""
+    """The outcomes that somebody holds a handle of, or waits for."""
 
     def __init__(self) -> None:
         self._outcomes: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
+        #: How many wait for an outcome. This holds it, and with it those who wait.
+        self._held: Counter[Outcome] = Counter()
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -138,7 +165,7 @@ class PendingResults:
         """Return the outcome of a task, the same one for the same id."""
         outcome = self._outcomes.get(task_id)
         if outcome is None:
-            outcome = self._outcomes[task_id] = Outcome(task_id)
+            outcome = self._outcomes[task_id] = Outcome(task_id, self._held)
         return outcome
 
     def get(self, task_id: str) -> Outcome | None:

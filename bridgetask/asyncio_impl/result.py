@@ -174,7 +174,7 @@ class AsyncResult(Generic[R]):
         if self._delivery is not None:
             if not self._delivery.done:
                 self._session.check_loop()
-            await self._delivery.wait()
+            await self._outcome.wait(self._delivery)
 
     def updates(self) -> Updates:
         """Return an iterator over every state that the worker reports, in order.
@@ -243,7 +243,7 @@ class AsyncResult(Generic[R]):
             self._check_result_can_come()
             self._session.check_loop()
         try:
-            await self._outcome.completion.wait()
+            await self._outcome.wait()
         except SendError:
             if self._delivery is not None:
                 self._delivery.raised = True

@@ -37,9 +37,14 @@ def install(*, uvloop: bool = False) -> None:
             import uvloop as implementation
         except ImportError:
             raise InvalidOption("uvloop", "is not installed: pip install bridgetask[uvloop]") from None
-        asyncioreactor.install(implementation.new_event_loop())
+        loop = implementation.new_event_loop()
     else:
-        asyncioreactor.install(asyncio.new_event_loop())
+        loop = asyncio.new_event_loop()
+    try:
+        asyncioreactor.install(loop)
+    except BaseException:
+        loop.close()
+        raise
 
 
 class EventLoop(Protocol):
@@ -77,13 +82,17 @@ class _ReactorLoop:
         # Twisted names it nowhere in public. Before the reactor runs there is no running loop
         # to ask for, and task.react calls its main function before that.
         self.loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         function(*args)
 
     def deferred(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         # A task, always: asyncio.timeout needs one, and fromCoroutine can't await futures.
-        inner: Deferred[T] = Deferred.fromFuture(self.loop.create_task(coroutine))
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)  # asyncio itself does not hold it
+        task.add_done_callback(self._tasks.discard)
+        inner: Deferred[T] = Deferred.fromFuture(task)
         outer: Deferred[T] = Deferred(lambda _: inner.cancel())
         inner.addBoth(_unless_called, outer)
         return outer
@@ -110,6 +119,7 @@ class _LoopThread:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._reactor = reactor
         self._users = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="bridgetask loop", daemon=True)
         self._thread.start()
 
@@ -131,9 +141,11 @@ class _LoopThread:
         def start() -> None:
             nonlocal task
             task = self.loop.create_task(coroutine)
+            self._tasks.add(task)  # asyncio itself does not hold it
             task.add_done_callback(finished)
 
         def finished(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
             outcome = _outcome(task)
             self._reactor.callFromThread(_unless_called, outcome, outer)
 

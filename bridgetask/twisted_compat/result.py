@@ -28,6 +28,8 @@ class DeferredTask(Deferred[Any]):
     It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()`` ...
     without I/O; ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``, ``collect()`` and
     ``updates()`` as Deferreds. The handle itself, a :class:`bridgetask.AsyncResult`, is :attr:`task`.
+    Only ``result`` is Deferred's own: what it fired with, and missing before that; ``info`` is the
+    handle's.
 
     Cancelling it, or a timeout by ``addTimeout``, ends the waiting; the task runs on, unless
     ``on_cancel`` says otherwise. A revoked task fires with :class:`TaskRevoked`, which is a
@@ -115,7 +117,8 @@ class DeferredTask(Deferred[Any]):
         return self if handle is self.task else DeferredTask(handle, self._event_loop)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "task":
+        # Twisted takes a Deferred that has a ``result`` for one that has fired.
+        if name.startswith("_") or name in {"task", "result"}:
             raise AttributeError(name)
         attribute = getattr(self.task, name)
         if name not in _AWAITABLE:

@@ -34,7 +34,6 @@ def parity_app(broker_url: str) -> Iterator[Celery]:
         time_limit=30,
         soft_time_limit=20,
         ignore_result=True,
-        priority=3,
         expires=300,
         compression="gzip",
     )
@@ -52,9 +51,11 @@ def normalised(message: Any, ours: str | None, theirs: str | None) -> dict[str, 
     properties = {
         key: value for key, value in message.properties.items() if key not in {"message_id"}
     }
-    if int(properties.get("expiration") or 0) > 86_400_000:  # counted from the moment of the call
+    if int(properties.get("expiration") or 0) > 3_600_000:  # counted from the moment of the call
         properties["expiration"] = "LATER"
     headers = dict(message.headers)
+    if headers.get("task") == "parity.options":
+        headers["expires"] = "LATER" if headers["expires"] else None
     text = json.dumps(
         {
             "body": message.body if isinstance(message.body, str) else message.body.hex(),
@@ -80,7 +81,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "eta": {"eta": NOW + timedelta(hours=1)},
     "naive eta": {"eta": datetime(2030, 1, 1, 12, 0, 0)},
     "eta as text": {"eta": "2030-01-01T12:00:00"},
-    "expires": {"expires": datetime(2130, 1, 1, tzinfo=timezone.utc)},
+    "expires": {"expires": NOW + timedelta(hours=2)},
     "time limits": {"time_limit": 10, "soft_time_limit": 5},
     "priority": {"priority": 7},
     "shadow": {"shadow": "seen as"},
@@ -310,10 +311,12 @@ def test_changes_to_a_task_count_from_the_next_call(recorder: Recorder) -> None:
     @recorder.app.task(shared=False)
     def plain() -> None: ...
 
-    assert recorder.apply_async(plain, None, None, {}).messages[0].properties["priority"] == 0
-    plain.priority = 4
+    (message,) = recorder.apply_async(plain, None, None, {}).messages
+    assert message.properties["content_type"] == "application/json"
+    plain.serializer = "yaml"
     plain._exec_options = None
-    assert recorder.apply_async(plain, None, None, {}).messages[0].properties["priority"] == 4
+    (message,) = recorder.apply_async(plain, None, None, {}).messages
+    assert message.properties["content_type"] == "application/x-yaml"
 
 
 def test_inside_a_task_the_call_becomes_its_child(recorder: Recorder) -> None:
@@ -322,7 +325,7 @@ def test_inside_a_task_the_call_becomes_its_child(recorder: Recorder) -> None:
     @recorder.app.task(shared=False, bind=True)
     def parent(self: Any) -> None: ...
 
-    parent.push_request(id="the-parent", root_id="the-root", children=[])
+    parent.push_request(id="the-parent", root_id="the-root", children=[], called_directly=False)
     _task_stack.push(parent)
     try:
         import celery._state
@@ -345,6 +348,7 @@ def test_the_worker_decides_where_a_call_leaves_open_if_its_result_is_ignored(
     @recorder.app.task(shared=False, ignore_result=True, name="silent")
     def silent() -> None: ...
 
+    recorder.app.finalize()
     assert recorder.send_task("silent", None, None, {}).ignored
     assert not recorder.send_task("silent", None, None, {"ignore_result": False}).ignored
     assert not recorder.send_task("unknown", None, None, {}).ignored

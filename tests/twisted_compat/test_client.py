@@ -1,0 +1,462 @@
+"""The Twisted client. Runs on the asyncio reactor; test_reactors.py runs it on the default one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, ClassVar
+
+import pytest
+from celery import Celery
+from twisted.internet import asyncioreactor, defer, reactor, task
+from twisted.trial import unittest
+
+from bridgetask import (
+    BrokerUnreachable,
+    Client,
+    ClientClosed,
+    InvalidOption,
+    ResultTimeout,
+    ResultUnavailable,
+    errors,
+)
+from bridgetask.twisted_compat import (
+    CeleryClient,
+    DeferrableTask,
+    DeferredSignature,
+    DeferredTask,
+    TaskRevoked,
+    TwistedCelery,
+    install,
+)
+
+from .. import tasks
+from ..fix_rabbitmq import make_app
+
+ON_ASYNCIO = isinstance(reactor, asyncioreactor.AsyncioSelectorReactor)
+
+
+class TwistedCase(unittest.TestCase):
+    """A trial case with a client that is disconnected at its end."""
+
+    timeout = 30
+    app: ClassVar[Celery]
+
+    @pytest.fixture(autouse=True)
+    def _app(self, app: Celery) -> None:
+        type(self).app = app
+
+    def setUp(self) -> None:
+        self.tx_app = TwistedCelery(self.app)
+
+    @defer.inlineCallbacks
+    def tearDown(self) -> Any:
+        yield self.tx_app.disconnect()
+        yield drop_shared_clients()
+        yield self.loop_thread_ended()
+
+    @defer.inlineCallbacks
+    def loop_thread_ended(self) -> Any:
+        while any(each.name == "bridgetask loop" for each in threading.enumerate()):
+            yield task.deferLater(reactor, 0.01)
+
+
+@defer.inlineCallbacks
+def drop_shared_clients() -> Any:
+    for shared in list(CeleryClient._shared.values()):
+        yield shared.disconnect()
+    CeleryClient._shared.clear()
+
+
+class TestTwistedCelery(TwistedCase):
+    @defer.inlineCallbacks
+    def test_calls_give_deferreds(self) -> Any:
+        d = self.tx_app.send_task("tests.tasks.add", args=(1, 2))
+        self.assertIsInstance(d, DeferredTask)
+        self.assertIsInstance(d, defer.Deferred)
+        self.assertEqual((yield d), 3)
+        self.assertEqual((yield self.tx_app.delay(tasks.add, 2, 3)), 5)
+        self.assertEqual((yield self.tx_app.apply_async(tasks.add.s(3), (4,))), 7)
+
+    @defer.inlineCallbacks
+    def test_a_failing_task_errbacks_with_its_own_exception(self) -> Any:
+        d = self.tx_app.delay(tasks.fail, "ComplexError", 1, "x")
+        error = yield self.assertFailure(d, tasks.ComplexError)
+        self.assertEqual(error.code, 1)
+        self.assertIsInstance(error.__cause__, errors.RemoteTraceback)
+
+    @defer.inlineCallbacks
+    def test_many_calls_share_the_thread(self) -> Any:
+        count = threading.active_count()
+        yield self.tx_app.connect()
+        ds = [self.tx_app.delay(tasks.add, n, 1) for n in range(300)]
+        self.assertEqual(threading.active_count() - count, 0 if ON_ASYNCIO else 1)
+        self.assertEqual((yield defer.gatherResults(ds)), list(range(1, 301)))
+        self.assertEqual(threading.active_count() - count, 0 if ON_ASYNCIO else 1)
+
+    @defer.inlineCallbacks
+    def test_several_clients_share_the_thread(self) -> Any:
+        others = [TwistedCelery(self.app) for _ in range(3)]
+        yield defer.gatherResults([each.delay(tasks.add, 1, 1) for each in [self.tx_app, *others]])
+        loops = [each for each in threading.enumerate() if each.name == "bridgetask loop"]
+        self.assertEqual(len(loops), 0 if ON_ASYNCIO else 1)
+        yield defer.gatherResults([each.disconnect() for each in others])
+
+    def test_bad_input_raises_at_the_call(self) -> None:
+        with self.assertRaisesRegex(InvalidOption, "args: must be a list or tuple"):
+            self.tx_app.send_task("tests.tasks.add", args="ab")
+        with self.assertRaises(TypeError):
+            self.tx_app.delay(tasks.add, 1)
+        with self.assertRaisesRegex(InvalidOption, "on_cancel"):
+            self.tx_app.send_task("tests.tasks.add", on_cancel="x")
+
+    @defer.inlineCallbacks
+    def test_a_broker_that_is_not_there_errbacks(self) -> Any:
+        tx_app = TwistedCelery(make_app("nowhere", "amqp://127.0.0.1:1//"), send_timeout=5)
+        yield self.assertFailure(tx_app.send_task("x", retry=False), BrokerUnreachable)
+        yield self.assertFailure(tx_app.connect(), BrokerUnreachable)
+        yield tx_app.disconnect()
+
+    @defer.inlineCallbacks
+    def test_disconnecting_is_final_and_can_be_asked_for_twice(self) -> Any:
+        yield self.tx_app.delay(tasks.add, 1, 1)
+        first, second = self.tx_app.disconnect(), self.tx_app.close()
+        yield defer.gatherResults([first, second])
+        with self.assertRaises(ClientClosed):
+            self.tx_app.delay(tasks.add, 1, 1)
+        self.assertTrue(self.tx_app.client.closed)
+
+    def test_disconnecting_an_idle_client_is_done_at_once(self) -> None:
+        self.successResultOf(TwistedCelery(self.app).disconnect())
+
+    @defer.inlineCallbacks
+    def test_disconnecting_under_a_waiting_deferred_errbacks_it(self) -> Any:
+        d = self.tx_app.apply_async(tasks.add, (1, 1), countdown=60)
+        yield d.sent()
+        yield self.tx_app.disconnect()
+        yield self.assertFailure(d, ClientClosed)
+
+    @defer.inlineCallbacks
+    def test_control_gives_deferreds(self) -> Any:
+        replies = yield self.tx_app.control.ping(limit=1, timeout=10)
+        self.assertEqual(next(iter(replies[0].values())), {"ok": "pong"})
+        d = self.tx_app.apply_async(tasks.add, (1, 1), countdown=60)
+        yield d.sent()
+        yield self.tx_app.control.revoke(d.task_id)
+        yield self.assertFailure(d, defer.CancelledError)
+
+    @defer.inlineCallbacks
+    def test_a_coroutine_runs_on_the_clients_loop(self) -> Any:
+        async def calls() -> list[int]:
+            client = self.tx_app.client
+            return await asyncio.gather(*(client.delay(tasks.add, n, n) for n in range(10)))
+
+        self.assertEqual((yield self.tx_app.run(calls())), [2 * n for n in range(10)])
+
+    @defer.inlineCallbacks
+    def test_a_running_coroutine_can_be_cancelled(self) -> Any:
+        ended: list[str] = []
+
+        async def wait() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("yes")
+
+        d = self.tx_app.run(wait())
+        yield self.tx_app.connect()
+        d.cancel()
+        self.failureResultOf(d, defer.CancelledError)
+        while not ended:
+            yield task.deferLater(reactor, 0.01)
+
+    @defer.inlineCallbacks
+    def test_an_asyncio_client_can_be_shared(self) -> Any:
+        client = Client(self.app)
+        tx_app = TwistedCelery(client)
+        self.assertIs(tx_app.client, client)
+        self.assertEqual((yield tx_app.delay(tasks.add, 1, 1)), 2)
+        yield tx_app.disconnect()
+
+    @defer.inlineCallbacks
+    def test_results_by_id(self) -> Any:
+        d = self.tx_app.delay(tasks.add, 1, 2)
+        self.assertEqual((yield self.tx_app.result(d.task_id)), 3)
+        yield d
+        yield self.assertFailure(self.tx_app.result("unknown"), ResultUnavailable)
+
+    @defer.inlineCallbacks
+    def test_an_eager_task_is_done_when_the_call_returns(self) -> Any:
+        celery = make_app("eager", "amqp://127.0.0.1:1//", task_always_eager=True)
+
+        @celery.task(shared=False)
+        def double(x: int) -> int:
+            return 2 * x
+
+        tx_app = TwistedCelery(celery)
+        self.assertEqual((yield tx_app.delay(double, 4)), 8)
+        yield tx_app.disconnect()
+
+
+class TestDeferredTask(TwistedCase):
+    @defer.inlineCallbacks
+    def test_it_answers_for_its_handle(self) -> Any:
+        d = self.tx_app.delay(tasks.add, 1, 2)
+        self.assertEqual(len(d.task_id), 36)
+        self.assertEqual((d.id, d.name, d.state), (d.task_id, "tests.tasks.add", "PENDING"))
+        self.assertFalse(d.ready())
+        self.assertIsNone(d.children)
+        self.assertIsNone(d.parent)
+        self.assertIn(d.task_id, repr(d))
+        with self.assertRaises(AttributeError):
+            _ = d.no_such_attribute
+        self.assertIsNone((yield d.sent()))
+        self.assertEqual((yield d.get(timeout=10)), 3)
+        self.assertEqual((yield d), 3)
+        self.assertEqual((d.state, d.ready(), d.successful()), ("SUCCESS", True, True))
+        self.assertEqual(d.info, 3)
+        self.assertEqual(d.children, [])
+        self.assertEqual((yield d.refresh()).result, 3)
+
+    @defer.inlineCallbacks
+    def test_get_times_out_as_in_celery(self) -> Any:
+        d = self.tx_app.delay(tasks.sleep, 0.4, "x")
+        yield self.assertFailure(d.get(timeout=0.05), ResultTimeout)
+        self.assertEqual((yield d), "x")
+
+    @defer.inlineCallbacks
+    def test_a_revoked_task_errbacks_cancelled_error(self) -> Any:
+        d = self.tx_app.apply_async(tasks.add, (1, 1), countdown=60)
+        yield d.sent()
+        yield d.revoke()
+        error = yield self.assertFailure(d, defer.CancelledError)
+        self.assertIsInstance(error, TaskRevoked)
+        self.assertIsInstance(error, errors.TaskRevoked)
+        self.assertEqual(error.task_id, d.task_id)
+
+    @defer.inlineCallbacks
+    def test_forgetting_errbacks(self) -> Any:
+        d = self.tx_app.apply_async(tasks.add, (1, 1), countdown=60)
+        yield d.sent()
+        yield d.forget()
+        yield self.assertFailure(d, ResultUnavailable)
+
+    @defer.inlineCallbacks
+    def test_updates_come_in_the_reactors_thread(self) -> Any:
+        seen: list[tuple[str, bool]] = []
+        here = threading.get_ident()
+        d = self.tx_app.delay(tasks.progress, 3)
+        yield d.updates(lambda update: seen.append((update.state, threading.get_ident() == here)))
+        states = ["STARTED", "PROGRESS", "PROGRESS", "PROGRESS", "SUCCESS"]
+        self.assertEqual(seen, [(state, True) for state in states])
+        self.assertEqual((yield d), 3)
+
+    @defer.inlineCallbacks
+    def test_what_a_callback_of_updates_raises_ends_them(self) -> Any:
+        def fails(update: Any) -> None:
+            raise LookupError(update.state)
+
+        d = self.tx_app.delay(tasks.progress, 3)
+        yield self.assertFailure(d.updates(fails), LookupError)
+        self.assertEqual((yield d), 3)
+
+    @defer.inlineCallbacks
+    def test_updates_can_be_cancelled(self) -> Any:
+        d = self.tx_app.delay(tasks.sleep, 0.3)
+        updates = d.updates(lambda update: None)
+        updates.cancel()
+        yield self.assertFailure(updates, defer.CancelledError)
+        yield d
+
+    @defer.inlineCallbacks
+    def test_collect_and_children_and_parent(self) -> Any:
+        d = self.tx_app.apply_async(tasks.add, (1, 1), link=tasks.add.s(10))
+        pairs = yield d.collect()
+        self.assertEqual([value for _, value in pairs], [2, 12])
+        self.assertIs(pairs[0][0], d)
+        self.assertIsInstance(pairs[1][0], DeferredTask)
+        (child,) = d.children
+        self.assertEqual((yield child), 12)
+        chained = self.tx_app.apply_async(tasks.add.s(1, 1) | tasks.add.s(1))
+        self.assertEqual((yield chained), 3)
+        self.assertEqual((yield chained.parent), 2)
+
+    @defer.inlineCallbacks
+    def test_on_cancel_revokes(self) -> Any:
+        d = self.tx_app.apply_async(tasks.add, (1, 1), countdown=60, on_cancel="revoke")
+        yield d.sent()
+        d.cancel()
+        yield self.assertFailure(d, defer.CancelledError)
+        while d.state != "REVOKED":
+            yield task.deferLater(reactor, 0.01)
+
+
+class TestPitfalls(TwistedCase):
+    """Each of the ways in which Deferreds and futures misunderstand each other."""
+
+    @defer.inlineCallbacks
+    def test_add_timeout_gives_twisteds_timeout_error(self) -> Any:
+        d = self.tx_app.delay(tasks.sleep, 0.4, "x").addTimeout(0.05, reactor)
+        yield self.assertFailure(d, defer.TimeoutError)
+        self.assertEqual((yield d.get()), "x")
+
+    @defer.inlineCallbacks
+    def test_cancel_gives_twisteds_cancelled_error_at_once(self) -> Any:
+        d = self.tx_app.delay(tasks.sleep, 0.2, "x")
+        again = self.tx_app.client.result if ON_ASYNCIO else None
+        d.cancel()
+        error = self.failureResultOf(d, defer.CancelledError)
+        self.assertIsInstance(error.value, Exception)
+        self.assertEqual((yield d.get()), "x")
+        self.assertTrue(again is None or callable(again))
+
+    @defer.inlineCallbacks
+    def test_cancelled_with_no_errback_logs_nothing(self) -> Any:
+        import gc
+
+        d = self.tx_app.delay(tasks.sleep, 0.05)
+        other = d.get()
+        d.cancel()
+        task_id = d.task_id
+        del d
+        gc.collect()
+        yield other
+        self.assertEqual(len(task_id), 36)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    @defer.inlineCallbacks
+    def test_cancelling_one_waiter_leaves_the_others(self) -> Any:
+        d = self.tx_app.delay(tasks.sleep, 0.2, "x")
+        one, other = d.get(), d.get()
+        one.cancel()
+        yield self.assertFailure(one, defer.CancelledError)
+        self.assertEqual((yield other), "x")
+        self.assertEqual((yield d), "x")
+
+    @defer.inlineCallbacks
+    def test_a_finished_result_fires_synchronously(self) -> Any:
+        d = self.tx_app.delay(tasks.add, 1, 2)
+        yield d
+        self.assertEqual(self.successResultOf(self.tx_app.result(d.task_id)), 3)
+        failed = self.tx_app.delay(tasks.fail, "ValueError")
+        yield self.assertFailure(failed, ValueError)
+        self.failureResultOf(self.tx_app.result(failed.task_id), ValueError)
+
+    @defer.inlineCallbacks
+    def test_coroutines_may_await_it(self) -> Any:
+        async def twisted_style() -> Any:
+            return await self.tx_app.delay(tasks.add, 1, 2)
+
+        self.assertEqual((yield defer.Deferred.fromCoroutine(twisted_style())), 3)
+        self.assertEqual((yield defer.ensureDeferred(twisted_style())), 3)
+
+    @defer.inlineCallbacks
+    def test_results_arrive_on_this_reactor(self) -> Any:
+        here = threading.get_ident()
+        where: list[int] = []
+        d = self.tx_app.delay(tasks.add, 1, 2)
+        d.addCallback(lambda value: where.append(threading.get_ident()) or value)
+        self.assertEqual((yield d), 3)
+        self.assertEqual(where, [here])
+
+    @defer.inlineCallbacks
+    def test_deferreds_are_joined_and_chained_as_usual(self) -> Any:
+        ds = [self.tx_app.delay(tasks.add, n, n) for n in range(3)]
+        self.assertEqual((yield defer.gatherResults(ds)), [0, 2, 4])
+        ds = [self.tx_app.delay(tasks.add, 1, 1), self.tx_app.delay(tasks.fail, "ValueError")]
+        (ok, value), (failed, failure) = yield defer.DeferredList(ds, consumeErrors=True)
+        self.assertEqual((ok, value, failed), (True, 2, False))
+        failure.trap(ValueError)
+        self.assertEqual((yield defer.maybeDeferred(self.tx_app.delay, tasks.add, 2, 2)), 4)
+        chained = self.tx_app.delay(tasks.add, 1, 1)
+        chained.addCallback(lambda value: self.tx_app.delay(tasks.add, value, 10))
+        self.assertEqual((yield chained), 12)
+
+    @defer.inlineCallbacks
+    def test_cancelling_a_gathering_cancels_all(self) -> Any:
+        ds = [self.tx_app.delay(tasks.sleep, 0.1) for _ in range(3)]
+        gathered = defer.gatherResults(ds, consumeErrors=True)
+        gathered.cancel()
+        yield self.assertFailure(gathered, defer.FirstError)
+        yield self.tx_app.delay(tasks.add, 1, 1)
+
+
+class TestCeleryClient(TwistedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.add = CeleryClient(tasks.add)
+
+    def test_anything_but_a_task_is_a_type_error(self) -> None:
+        for wrong in (print, 3, None, object()):
+            with self.assertRaisesRegex(TypeError, "wraps a Celery task"):
+                CeleryClient(wrong)
+        self.assertIs(DeferrableTask, CeleryClient)
+
+    def test_it_makes_no_app_finalize(self) -> None:
+        celery = Celery("lazy", set_as_current=False, autofinalize=False)
+
+        @CeleryClient
+        @celery.task
+        def lazy() -> None: ...
+
+        self.assertFalse(celery.finalized)
+
+    def test_it_is_the_task_in_all_else(self) -> None:
+        self.assertEqual(self.add(1, 2), 3)
+        self.assertEqual(self.add.name, "tests.tasks.add")
+        self.assertIn("tests.tasks.add", repr(self.add))
+        self.assertEqual(self.add.s(1, 2)(), 3)
+
+    @defer.inlineCallbacks
+    def test_calls_give_deferred_tasks(self) -> Any:
+        self.assertIsInstance(self.add.delay(1, 2), DeferredTask)
+        self.assertEqual((yield self.add.delay(1, y=2)), 3)
+        self.assertEqual((yield self.add.apply_async((1, 2), priority=1)), 3)
+        self.assertEqual((yield self.add.apply_async(kwargs={"x": 1, "y": 2})), 3)
+
+    @defer.inlineCallbacks
+    def test_signatures_give_deferred_tasks(self) -> Any:
+        self.assertEqual((yield self.add.s(1).delay(2)), 3)
+        self.assertEqual((yield self.add.si(1, 1).delay(2)), 2)
+        self.assertEqual((yield self.add.subtask((1, 2)).apply_async()), 3)
+        self.assertEqual((yield self.add.signature((1,), countdown=0).apply_async((2,))), 3)
+        signature = self.add.s(1, 2).set(priority=3)
+        self.assertIsInstance(signature, DeferredSignature)
+        self.assertEqual(signature.options, {"priority": 3})
+        self.assertIsInstance(signature.clone((5,)), DeferredSignature)
+        self.assertIn("add(1, 2)", repr(signature))
+        self.assertEqual((yield self.tx_app.apply_async(signature)), 3)
+
+    @defer.inlineCallbacks
+    def test_chains_give_deferred_tasks(self) -> Any:
+        self.assertEqual((yield (self.add.s(1, 2) | self.add.s(3)).delay()), 6)
+        self.assertEqual((yield (self.add.s(1, 2) | tasks.add.s(3)).delay()), 6)
+        self.assertEqual((yield (tasks.add.s(1, 2) | self.add.s(3)).delay()), 6)
+        chain = self.add.chain(self.add.s(1, 2), tasks.add.s(3), self.add.s(4))
+        self.assertEqual((yield chain.apply_async()), 10)
+
+    @defer.inlineCallbacks
+    def test_links_may_be_given_as_they_come(self) -> Any:
+        signature = self.add.s(1, 1)
+        signature.link(self.add.s(10))
+        d = signature.delay()
+        self.assertEqual([value for _, value in (yield d.collect())], [2, 12])
+
+    @defer.inlineCallbacks
+    def test_tasks_of_an_app_share_a_client_until_it_is_closed(self) -> Any:
+        other = CeleryClient(tasks.sleep)
+        self.assertIs(other._using(), self.add._using())
+        first = self.add._using()
+        yield first.disconnect()
+        self.assertIsNot(self.add._using(), first)
+        self.assertEqual((yield self.add.delay(1, 1)), 2)
+        own = CeleryClient(tasks.add, self.tx_app)
+        self.assertIs(own._using(), self.tx_app)
+
+
+class TestInstall(unittest.SynchronousTestCase):
+    def test_a_second_reactor_is_refused(self) -> None:
+        from twisted.internet.error import ReactorAlreadyInstalledError
+
+        with self.assertRaises(ReactorAlreadyInstalledError):
+            install()

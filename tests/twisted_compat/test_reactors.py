@@ -1,0 +1,83 @@
+"""The Twisted tests once more on the default reactor, and whole programs on each reactor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bridgetask.twisted_compat import deferred
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("BRIDGETASK_TEST_REACTOR") == "default", reason="this is the second run"
+)
+
+
+def test_the_twisted_tests_pass_on_the_default_reactor(
+    broker_url: str, worker: object, tmp_path: object
+) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/twisted_compat", "-p", "no:cacheprovider"],
+        env={
+            **os.environ,
+            "BRIDGETASK_TEST_REACTOR": "default",
+            "BRIDGETASK_TEST_WORKER": "running",
+            "BRIDGETASK_AMQP_URL": broker_url,
+        },
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-5000:]
+    assert " passed" in finished.stdout
+
+
+INSTALLED = {
+    "default": "",
+    "asyncio": "from bridgetask.twisted_compat import install; install()",
+    "uvloop": "from bridgetask.twisted_compat import install; install(uvloop=True)",
+}
+
+
+@pytest.mark.parametrize("reactor", INSTALLED)
+def test_stopping_the_reactor_disconnects_and_leaves_nothing(
+    broker_url: str, worker: object, reactor: str
+) -> None:
+    program = f"""
+{INSTALLED[reactor]}
+import threading
+from twisted.internet import reactor
+from bridgetask.twisted_compat import TwistedCelery
+from tests.tasks import app
+
+tx_app = TwistedCelery(app)
+
+def call():
+    d = tx_app.send_task("tests.tasks.add", (1, 2))
+    d.addCallback(print)
+    d.addErrback(print)
+    d.addBoth(lambda _: reactor.stop())
+
+reactor.callWhenRunning(call)
+reactor.run()
+print(tx_app.client.closed, tx_app.client._session)
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "BRIDGETASK_TEST_BROKER": broker_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert finished.stdout == "3\nTrue None\n", finished.stderr
+    assert not finished.stderr
+
+
+def test_installing_uvloop_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(deferred.InvalidOption, match="uvloop: is not installed"):
+        deferred.install(uvloop=True)
