@@ -152,7 +152,7 @@ class ResultUnavailable(ResultError):
 
 
 class ResultUndecodable(ResultError):
-    """A result arrived that can't be read: its content type is not accepted, or its body is broken."""
+    """A result arrived that can't be read: content that is not accepted, or a broken body."""
 
 
 class TaskFailed(ResultError):
@@ -174,7 +174,7 @@ class TaskFailed(ResultError):
         task_id: str | None = None,
     ) -> None:
         super().__init__(exc_type, task_id=task_id)
-        self.args = (exc_type, exc_args)
+        self.args: tuple[Any, ...] = (exc_type, exc_args)
         self.exc_type = exc_type
         self.exc_module = exc_module
         self.exc_args = exc_args

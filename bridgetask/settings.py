@@ -82,7 +82,7 @@ class BrokerSettings:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When to try again to publish, as ``task_publish_retry_policy`` says it; intervals in seconds."""
+    """When to publish again, as ``task_publish_retry_policy`` says it; intervals in seconds."""
 
     max_retries: int | None = 3
     interval_start: float = 0.0
@@ -134,7 +134,9 @@ class ResultSettings:
             return None
         if self.backend == "disabled":
             return "no result backend is configured (set result_backend to rpc://)"
-        return f"the backend {self.backend}:// is not supported; supported are {_SUPPORTED_BACKENDS}"
+        return (
+            f"the backend {self.backend}:// is not supported; supported are {_SUPPORTED_BACKENDS}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """An asyncio program: calls, errors, timeouts, progress, revoking.
 
-    python asyncio_program.py
+python asyncio_program.py
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Twisted, with the decorator above the task: its calls give DeferredTasks.
 
-    python celery_client.py
+python celery_client.py
 """
 
 import tasks

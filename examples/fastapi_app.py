@@ -1,6 +1,6 @@
 """A FastAPI service: one client, connected for as long as the service runs.
 
-    uvicorn fastapi_app:api
+uvicorn fastapi_app:api
 """
 
 from contextlib import asynccontextmanager

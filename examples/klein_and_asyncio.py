@@ -1,6 +1,6 @@
 """One process, one client: a Klein server and asyncio code share it, on any reactor.
 
-    python klein_and_asyncio.py 8080
+python klein_and_asyncio.py 8080
 """
 
 import asyncio

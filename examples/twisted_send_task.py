@@ -1,6 +1,6 @@
 """Twisted, as its users write it: a TwistedCelery, task.react, and the default reactor.
 
-    python twisted_send_task.py
+python twisted_send_task.py
 """
 
 from tasks import app

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -175,7 +175,7 @@ class RabbitMQ:
         if self._process is not None:
             _stop(self._process, timeout=30)
             subprocess.run(
-                ["epmd", "-port", str(self._epmd_port), "-kill"],  # noqa: S607
+                ["epmd", "-port", str(self._epmd_port), "-kill"],
                 env=self._environment,
                 capture_output=True,
                 check=False,
@@ -273,14 +273,10 @@ class Worker:
 def _stop(process: subprocess.Popen[Any], timeout: float) -> None:
     """Ask a process to end, and end what is left of its group."""
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(10)
 
 

@@ -109,9 +109,10 @@ def test_klein_and_asyncio_share_a_client(environment: dict[str, str], reactor: 
         assert server.stdout is not None
         assert server.stdout.readline() == f"listening on {port}\n"
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+            tasks = Path(f"/proc/{server.pid}/task")
             assert http.get("/sum/2/3").json() == {"sum": 5}
             assert http.get("/sums/50").json() == {"sums": [2 * n for n in range(50)]}
-            threads = len(os.listdir(f"/proc/{server.pid}/task")) if os.path.exists("/proc") else 0
+            threads = len(list(tasks.iterdir())) if tasks.exists() else 0
     finally:
         server.terminate()
         output, _ = server.communicate(timeout=20)

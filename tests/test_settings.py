@@ -53,14 +53,19 @@ def test_amqps_means_tls_on_its_own_port() -> None:
 
 
 def test_no_password_is_shown() -> None:
-    read = settings("amqp://user:s3cret@h//;amqp://user:s3cret@b//", broker_use_ssl={"keyfile": "k"})
+    read = settings(
+        "amqp://user:s3cret@h//;amqp://user:s3cret@b//", broker_use_ssl={"keyfile": "k"}
+    )
     assert "s3cret" not in repr(read)
     assert "s3cret" not in str(read.write.servers[0])
 
 
 def test_connection_settings_are_read() -> None:
     (server,) = settings(
-        "amqp://h//", broker_connection_timeout=7, broker_heartbeat=9, broker_login_method="external"
+        "amqp://h//",
+        broker_connection_timeout=7,
+        broker_heartbeat=9,
+        broker_login_method="external",
     ).write.servers
     assert (server.connect_timeout, server.heartbeat) == (7.0, 9.0)
     assert server.login_method == "EXTERNAL"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
-logger = logging.getLogger("bridgetask")
+logger: logging.Logger = logging.getLogger("bridgetask")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,8 +62,8 @@ class Client:
         for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
             if not isinstance(seconds, (int, float)) or seconds <= 0:
                 raise InvalidOption(name, f"must be a positive number of seconds, not {seconds!r}")
-        self.app = app
-        self.control = Control(self)
+        self.app: Celery = app
+        self.control: Control = Control(self)
         self._send_timeout = send_timeout
         self._close_timeout = close_timeout
         self._on_cancel = _checked_on_cancel(on_cancel)

@@ -17,10 +17,10 @@ class Completion:
     __slots__ = ("__weakref__", "_waiters", "done", "error", "raised")
 
     def __init__(self) -> None:
-        self.done = False
+        self.done: bool = False
         self.error: BaseException | None = None
         #: Whether anybody was told of the error.
-        self.raised = False
+        self.raised: bool = False
         self._waiters: list[asyncio.Future[None]] | None = None
 
     @property

@@ -13,7 +13,7 @@ from .completion import Completion
 
 __all__ = ["Outcome", "PendingResults", "Updates"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How many updates are kept for an ``updates()`` that begins late.
 _HISTORY = 256
@@ -34,12 +34,12 @@ class Outcome:
     )
 
     def __init__(self, task_id: str, held: Counter[Outcome]) -> None:
-        self.task_id = task_id
+        self.task_id: str = task_id
         self._held = held
         #: The latest updates, oldest first.
         self.history: deque[TaskUpdate] | None = None
         #: The result. Its error is the reason why there is none, not the task's own.
-        self.completion = Completion()
+        self.completion: Completion = Completion()
         #: Whether the broker has the task's message; None for a task sent elsewhere.
         self.delivery: Completion | None = None
         #: Results of tasks that this one called, which came before anybody asked for them.
@@ -206,4 +206,3 @@ class PendingResults:
             parent.adopted = {}
         parent.adopted[update.task_id] = outcome
         return outcome
-

@@ -66,11 +66,11 @@ class AsyncResult(Generic[R]):
         self._no_result = no_result
         self._on_cancel = on_cancel
         #: The task's name, or None for one that was sent elsewhere.
-        self.name = name
+        self.name: str | None = name
         #: The task before this one in a chain, or None.
-        self.parent = parent
+        self.parent: AsyncResult[Any] | None = parent
         #: Whether the worker sends no result; awaiting gives None once the broker has the message.
-        self.ignored = ignored
+        self.ignored: bool = ignored
 
     # What is known, without I/O.
 
@@ -259,14 +259,14 @@ class AsyncResult(Generic[R]):
     def _value(self, propagate: bool = True) -> R:
         """Return or raise what is there, once it is."""
         if self.ignored:
-            return cast(R, None)
+            return cast("R", None)
         final = self._outcome.final
         assert final is not None
         if propagate:
             self._raise_parent_error()
             if final.error is not None:
                 raise final.error
-        return cast(R, final.result)
+        return cast("R", final.result)
 
     def _check_result_can_come(self) -> None:
         if self._no_result is not None and not self._outcome.history:

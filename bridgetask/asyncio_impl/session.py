@@ -10,8 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-
-from celery import Celery
+from typing import TYPE_CHECKING
 
 from ..errors import BridgetaskError, BrokerUnreachable, ClientClosed, WrongEventLoop
 from ..settings import Settings
@@ -26,9 +25,12 @@ from .transports.amqp_results import AmqpControlChannel, RpcResults
 from .transports.amqp_sender import AmqpSender
 from .transports.base import ControlChannel, ResultSource, Sender
 
+if TYPE_CHECKING:
+    from celery import Celery
+
 __all__ = ["Delivery", "Session", "Wire"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds that disconnecting may take when the event loop ends under an open client.
 _AT_LOOP_END = 1.0
@@ -48,6 +50,7 @@ class Delivery(Completion):
             outcome.delivery = self
 
     def complete(self, error: BaseException | None = None) -> None:
+        """Tell those who wait for the send, and fail those who wait for a result in vain."""
         super().complete(error)
         if isinstance(error, BridgetaskError):
             for reference in self._outcomes:
@@ -87,13 +90,11 @@ class Session:
     :param send_timeout: seconds that a message may take until the broker has confirmed it.
     """
 
-    def __init__(
-        self, wire: Wire, loop: asyncio.AbstractEventLoop, *, send_timeout: float
-    ) -> None:
-        self.loop = loop
-        self.process = os.getpid()
-        self.pending = PendingResults()
-        self.closed = False
+    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop, *, send_timeout: float) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.process: int = os.getpid()
+        self.pending: PendingResults = PendingResults()
+        self.closed: bool = False
         self._wire = wire
         self._send_timeout = send_timeout
         settings = wire.settings

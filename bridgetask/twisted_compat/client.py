@@ -38,9 +38,9 @@ class TwistedCelery:
 
     def __init__(self, app: Celery | Client, *, reactor: Any = None, **options: Any) -> None:
         #: The client behind this one. Use it from coroutines that :meth:`run` runs.
-        self.client = app if isinstance(app, Client) else Client(app, **options)
+        self.client: Client = app if isinstance(app, Client) else Client(app, **options)
         #: Commands to workers.
-        self.control = TwistedControl(self)
+        self.control: TwistedControl = TwistedControl(self)
         self._reactor = reactor
         self._event_loop: EventLoop | None = None
         self._trigger: Any = None

@@ -32,11 +32,14 @@ def install(*, uvloop: bool = False) -> None:
     """
     from twisted.internet import asyncioreactor
 
+    loop: asyncio.AbstractEventLoop
     if uvloop:
         try:
             import uvloop as implementation
         except ImportError:
-            raise InvalidOption("uvloop", "is not installed: pip install bridgetask[uvloop]") from None
+            raise InvalidOption(
+                "uvloop", "is not installed: pip install bridgetask[uvloop]"
+            ) from None
         loop = implementation.new_event_loop()
     else:
         loop = asyncio.new_event_loop()
@@ -179,5 +182,7 @@ def _unless_called(outcome: Any, outer: Deferred[Any]) -> None:
     if outer.called:
         return
     if isinstance(outcome, Failure) and outcome.check(asyncio.CancelledError):
-        outcome = Failure(CancelledError())  # asyncio's is a BaseException, and stops inlineCallbacks
+        outcome = Failure(
+            CancelledError()
+        )  # asyncio's is a BaseException, and stops inlineCallbacks
     outer.callback(outcome)

@@ -25,11 +25,11 @@ class TaskRevoked(errors.TaskRevoked, CancelledError):
 class DeferredTask(Deferred[Any]):
     """Fires with a task's value, or with its exception; a Deferred like any other.
 
-    It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()`` ...
-    without I/O; ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``, ``collect()`` and
-    ``updates()`` as Deferreds. The handle itself, a :class:`bridgetask.AsyncResult`, is :attr:`task`.
-    Only ``result`` is Deferred's own: what it fired with, and missing before that; ``info`` is the
-    handle's.
+    It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()``
+    ... without I/O; ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``,
+    ``collect()`` and ``updates()`` as Deferreds. The handle itself, a
+    :class:`bridgetask.AsyncResult`, is :attr:`task`. Only ``result`` is Deferred's own: what it
+    fired with, and missing before that; ``info`` is the handle's.
 
     Cancelling it, or a timeout by ``addTimeout``, ends the waiting; the task runs on, unless
     ``on_cancel`` says otherwise. A revoked task fires with :class:`TaskRevoked`, which is a
@@ -41,7 +41,7 @@ class DeferredTask(Deferred[Any]):
     def __init__(self, handle: AsyncResult[Any], event_loop: EventLoop) -> None:
         super().__init__(lambda _: self._waiting.cancel())
         #: The handle, as asyncio code uses it.
-        self.task = handle
+        self.task: AsyncResult[Any] = handle
         self._event_loop = event_loop
         if handle._settled:
             self._waiting: Deferred[Any] = Deferred()
@@ -132,4 +132,5 @@ class DeferredTask(Deferred[Any]):
     def __str__(self) -> str:
         return f"<DeferredTask of {self.task!r}>"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)

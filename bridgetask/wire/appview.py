@@ -44,7 +44,7 @@ def app_view(app: Celery, recorder: Recorder) -> Celery:
             return getattr(app, name)
 
     view = View()
-    backend = RecordingBackend()
+    backend: Any = RecordingBackend()
     seams.update(
         backend=backend,
         producer_or_acquire=recorder.producer_or_acquire,
@@ -66,15 +66,15 @@ def _unconnected_pool(app: Celery) -> Any:
 
 def task_view(task: Task[Any, Any], view: Celery) -> Task[Any, Any]:
     """Return ``task`` bound to ``view``: the same class, state and options, another app."""
-    views = view._task_views  # type: ignore[attr-defined]
-    known: Task[Any, Any] | None = views.get(task)
-    if known is None:
-        task_class = type(task)
+    views = view._task_views
+    if task not in views:
+        task_class: Any = type(task)
         seams = {"app": view, "_app": view, "backend": view.backend}
-        known = object.__new__(type(task_class.__name__, (task_class,), seams))
-        known.__dict__ = task.__dict__  # shared, so that later changes to the task count
-        views[task] = known
-    return known
+        bound: Any = object.__new__(type(task_class.__name__, (task_class,), seams))
+        bound.__dict__ = task.__dict__  # shared, so that later changes to the task count
+        views[task] = bound
+    found: Task[Any, Any] = views[task]
+    return found
 
 
 class _TasksView(Mapping[str, Any]):

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from kombu.message import Message
-from kombu.serialization import loads, prepare_accept_content
+from kombu.serialization import prepare_accept_content
 from kombu.utils.uuid import uuid
 
 from ..errors import InvalidOption
 from .message import Declaration, OutgoingMessage
 from .recorder import Recorder, declarations_of
+from .results import load
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -34,7 +34,7 @@ class ControlMailbox:
         self._accept = prepare_accept_content(app.conf.accept_content)
         queue = self._mailbox.get_reply_queue()
         #: The queue that replies arrive in.
-        self.reply_queue = f"{self._address}.{self._mailbox.reply_exchange.name}"
+        self.reply_queue: str = f"{self._address}.{self._mailbox.reply_exchange.name}"
         queue.name, queue.routing_key = self.reply_queue, self._address
         #: What must be declared before replies can arrive.
         self.reply_declarations: tuple[Declaration, ...] = declarations_of(queue)
@@ -103,10 +103,9 @@ class ControlMailbox:
 
         :raises Exception: whatever kombu raises for a message that can't be read.
         """
-        message = Message(body, headers=dict(headers or {}))
-        self._mailbox.clock.adjust(message.headers.get("clock") or 0)
-        expires = message.headers.get("expires")
+        given = headers or {}
+        self._mailbox.clock.adjust(given.get("clock") or 0)
+        expires = given.get("expires")
         if expires and time() > expires:
             return None
-        said = loads(message.body, content_type, content_encoding, accept=self._accept)
-        return message.headers["ticket"], said
+        return given["ticket"], load(body, content_type, content_encoding, given, self._accept)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celery import Task
 from celery.canvas import Signature
@@ -67,7 +67,7 @@ class RecordedCall:
     messages: list[OutgoingMessage] = field(default_factory=list)
 
     @property
-    def eager(self) -> EagerResult | None:
+    def eager(self) -> EagerResult[Any] | None:
         """The result, where ``task_always_eager`` made Celery run the task on the spot."""
         return self.result if isinstance(self.result, EagerResult) else None
 
@@ -130,7 +130,9 @@ class Recorder:
         """Return a copy of the signature, and of what it holds, that records when applied."""
         supported = {None, "chain"}
         if signature.get("subtask_type") not in supported:
-            raise InvalidOption("task", f"{signature.subtask_type} signatures are not supported yet")
+            raise InvalidOption(
+                "task", f"{signature.subtask_type} signatures are not supported yet"
+            )
         bound = signature.clone()
         bound._app = self._view
         bound._type = None
@@ -191,7 +193,7 @@ class Recorder:
             self._mandatory.reset(token)
 
     def address_callbacks(self, body: Any) -> None:
-        """Stamp our address on linked tasks, which would else reply to the worker that runs them."""
+        """Stamp our address on linked tasks, which would else reply to the worker's own queue."""
         if not self._address_callbacks:
             return
         embedded = body if isinstance(body, dict) else body[2]
@@ -223,7 +225,7 @@ class _RecordingProducer(Producer):
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
-        super().__init__(None, auto_declare=False)
+        super().__init__(cast(Any, None), auto_declare=False)
         self._channel = _RecordingChannel()
 
     @property
@@ -237,7 +239,7 @@ class _RecordingProducer(Producer):
         policy = options.pop("retry_policy", None) or {}
         options.pop("mandatory", None)
         times = [options.pop(name, None) for name in ("timeout", "confirm_timeout")]
-        message: OutgoingMessage = super().publish(body, **options)
+        message = cast(OutgoingMessage, super().publish(body, **options))
         message.declarations = self._declarations(declare or ())
         message.retry = RetryPolicy.from_mapping(policy) if retry else None
         message.timeout = min((each for each in times if each is not None), default=None)

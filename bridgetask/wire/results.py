@@ -27,6 +27,7 @@ __all__ = [
     "ResultDecoder",
     "TaskUpdate",
     "from_eager_result",
+    "load",
     "revoked_here",
 ]
 
@@ -68,6 +69,25 @@ class TaskUpdate:
         return self.result if self.state in states.PROPAGATE_STATES else None
 
 
+def load(
+    body: bytes,
+    content_type: str | None,
+    content_encoding: str | None,
+    headers: Mapping[str, Any] | None,
+    accept: set[str] | None,
+) -> Any:
+    """Decode a body as ``kombu.Message.decode`` does, compression included.
+
+    :raises Exception: whatever kombu raises for content that is broken or not accepted.
+    """
+    given: dict[str, Any] = {"body": body, "headers": dict(headers or {})}
+    message = Message(**given)
+    if message.errors:  # kept by kombu from undoing the compression
+        raise message.errors[0][1]
+    decode: Any = loads
+    return decode(message.body, content_type, content_encoding, accept=accept)
+
+
 class ResultDecoder:
     """Decodes results as the app's own backend would.
 
@@ -94,11 +114,7 @@ class ResultDecoder:
         :raises ResultUndecodable: with the id of the task it is about, as far as that is known.
         """
         try:
-            # kombu's Message undoes compression, and keeps the error of doing so.
-            message = Message(body, headers=dict(headers or {}))
-            if message.errors:
-                raise message.errors[0][1]
-            meta = loads(message.body, content_type, content_encoding, accept=self._accept)
+            meta = load(body, content_type, content_encoding, headers, self._accept)
             return self._update(meta)
         except Exception as error:
             raise ResultUndecodable(
@@ -164,8 +180,8 @@ def _task_failed(
 ) -> TaskFailed:
     if isinstance(rebuilt, UnpickleableExceptionWrapper):  # what a worker sends in its place
         return TaskFailed(
-            rebuilt.exc_cls_name,
-            tuple(rebuilt.exc_args),
+            str(rebuilt.exc_cls_name),
+            tuple(rebuilt.exc_args or ()),
             exc_module=rebuilt.exc_module,
             traceback=traceback,
             task_id=task_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -82,7 +82,7 @@ def test_a_name_that_is_no_string_is_refused(recorder: Recorder, name: Any) -> N
         {"countdown": 0.5},
         {"countdown": -5},
         {"countdown": None},
-        {"eta": datetime.now(timezone.utc)},
+        {"eta": datetime.now(UTC)},
         {"eta": "2030-01-01T00:00:00"},
         {"expires": 60},
         {"expires": datetime.now()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -74,7 +74,7 @@ def normalised(message: Any, ours: str | None, theirs: str | None) -> dict[str, 
     return result
 
 
-NOW = datetime.now(timezone.utc)
+NOW = datetime.now(UTC)
 CALLS: dict[str, dict[str, Any]] = {
     "plain": {},
     "args": {"args": (1, "ä", [None, 2.5]), "kwargs": {"k": {"n": True}}},
@@ -135,9 +135,7 @@ async def test_apply_async_publishes_what_a_task_publishes(
     )
 
 
-async def test_a_signature_publishes_what_it_publishes(
-    broker_url: str, parity_app: Celery
-) -> None:
+async def test_a_signature_publishes_what_it_publishes(broker_url: str, parity_app: Celery) -> None:
     signature = parity_app.tasks["parity.plain"].s(1, k=2).set(priority=4, headers={"h": "x"})
     signature.link_error(parity_app.tasks["parity.plain"].si())
     await compare(

@@ -26,7 +26,9 @@ DECODER = make_decoder()
 
 
 def decode(meta: Any, decoder: ResultDecoder = DECODER) -> TaskUpdate:
-    return decoder.decode(json.dumps(meta).encode(), "application/json", "utf-8", None, "correlated")
+    return decoder.decode(
+        json.dumps(meta).encode(), "application/json", "utf-8", None, "correlated"
+    )
 
 
 def failure(exc_type: Any, exc_module: Any, exc_message: Any, **more: Any) -> TaskUpdate:
@@ -115,7 +117,9 @@ def test_a_failure_that_carries_nothing_is_a_failure() -> None:
 
 def test_a_revoked_task_is_ours_and_celerys_error() -> None:
     error = {"exc_type": "TaskRevokedError", "exc_module": "celery.exceptions"}
-    update = decode({"task_id": "t", "status": "REVOKED", "result": {**error, "exc_message": ["x"]}})
+    update = decode(
+        {"task_id": "t", "status": "REVOKED", "result": {**error, "exc_message": ["x"]}}
+    )
     assert isinstance(update.error, TaskRevoked)
     assert update.error.task_id == "t"
 

@@ -30,7 +30,7 @@ from ...wire.message import Declaration
 
 __all__ = ["AmqpConnection", "ConnectionLost", "translating"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Reply codes with which RabbitMQ turns a login or a virtual host down.
 _LOGIN_REFUSED = {403, 530}
@@ -222,7 +222,7 @@ class _Reader(asyncio.StreamReader):
 
     last_data = b""
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Any) -> None:
         self.last_data = data
         super().feed_data(data)
 
@@ -321,7 +321,7 @@ def _cancelling() -> int:
 def _translate(error: BaseException, context: str) -> BridgetaskError | None:
     prefix = f"{context}: " if context else ""
     if isinstance(error, aiormq.exceptions.PublishError):
-        frame = error.frame
+        frame: Any = error.frame
         return NotRoutable(
             f"{prefix}{frame.reply_text}: no queue is bound for routing key "
             f"{frame.routing_key!r} of exchange {frame.exchange!r}"
@@ -349,7 +349,7 @@ def _translate(error: BaseException, context: str) -> BridgetaskError | None:
     return None
 
 
-_CODES = {
+_CODES: dict[type[BaseException], int] = {
     aiormq.exceptions.ChannelAccessRefused: 403,
     aiormq.exceptions.ChannelNotFoundEntity: 404,
     aiormq.exceptions.ChannelLockedResource: 405,
@@ -361,7 +361,7 @@ _CODES = {
 
 def _reply_code(error: BaseException) -> int | None:
     """Return AMQP's reply code. aiormq's named classes carry the text alone."""
-    code = _CODES.get(type(error))  # type: ignore[call-overload]
+    code = _CODES.get(type(error))
     if code is None and error.args and isinstance(error.args[0], int):
         code = error.args[0]
     return code
@@ -370,4 +370,3 @@ def _reply_code(error: BaseException) -> int | None:
 def _reply_text(error: BaseException) -> str:
     strings = [each for each in error.args if isinstance(each, str)]
     return strings[-1] if strings else str(error)
-

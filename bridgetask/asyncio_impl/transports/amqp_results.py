@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
+import aiormq
 import aiormq.abc
 from aiormq import spec
 
@@ -27,7 +28,7 @@ from .amqp_connection import AmqpConnection, translating
 
 __all__ = ["AmqpControlChannel", "RpcResults"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How many results RabbitMQ may send before the first of them is acknowledged.
 _PREFETCH = 1000
@@ -58,7 +59,7 @@ class _Consumer:
         self._on_message = on_message
         self._wanted = wanted
         self._starting = asyncio.Lock()
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._channel: aiormq.Channel | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._consumer_tag: str | None = None
         self._unacknowledged: int | None = None
@@ -76,7 +77,7 @@ class _Consumer:
             for declaration in self._declarations:
                 await self._connection.declare(declaration)
             opened = await self._connection.channel(confirms=False)
-            channel = await opened.get_underlay_channel()
+            channel = cast(aiormq.Channel, await opened.get_underlay_channel())
             with translating():
                 await channel.basic_qos(prefetch_count=_PREFETCH)
                 channel.on_consumer_cancel_callbacks.add(self._cancelled)
@@ -107,18 +108,20 @@ class _Consumer:
 
     async def _deliver(self, message: aiormq.abc.DeliveredMessage) -> None:
         if self._unacknowledged is None:
-            asyncio.get_running_loop().call_soon(self._acknowledge, message.channel)
+            asyncio.get_running_loop().call_soon(
+                self._acknowledge, cast(aiormq.Channel, message.channel)
+            )
         self._unacknowledged = message.delivery_tag
         self._on_message(message)
 
-    def _acknowledge(self, channel: aiormq.abc.AbstractChannel) -> None:
+    def _acknowledge(self, channel: aiormq.Channel) -> None:
         """Acknowledge all that came in this turn of the loop with one frame."""
         tag, self._unacknowledged = self._unacknowledged, None
         if tag is None or channel is not self._channel or channel.is_closed:
             return
         self._in_background(channel.basic_ack(tag, multiple=True, wait=False))
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Any) -> None:
         """Do what may fail: that means a lost channel, after which everything comes again."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
@@ -126,7 +129,7 @@ class _Consumer:
         task.add_done_callback(_retrieve)
 
     def _cancelled(self, frame: spec.Basic.Cancel) -> None:
-        """The broker cancelled the consumer: somebody deleted the queue."""
+        """Consume again: the broker ended it, because somebody deleted the queue."""
         logger.warning("The queue %s was deleted; declaring it again", self._queue)
         channel, self._channel = self._channel, None
         if channel is not None:

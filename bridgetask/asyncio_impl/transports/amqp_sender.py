@@ -7,9 +7,9 @@ import heapq
 import logging
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
-import aiormq.abc
+import aiormq
 from aiormq import spec
 
 from ...errors import (
@@ -29,7 +29,7 @@ from .amqp_connection import AmqpConnection, ConnectionLost, translating
 
 __all__ = ["AmqpSender"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How many messages may be on their way without a confirm.
 _WINDOW = 512
@@ -96,7 +96,7 @@ class AmqpSender:
         self._window = asyncio.Semaphore(_WINDOW)
         self._settled = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._channel: aiormq.Channel | None = None
         self._known_exchanges: set[str] = {""}
         self._closed = False
 
@@ -208,12 +208,12 @@ class AmqpSender:
             logger.warning("Can't send: %s. Trying again", error)
             await asyncio.sleep(policy.interval(retries))
 
-    async def _open_channel(self) -> aiormq.abc.AbstractChannel:
+    async def _open_channel(self) -> aiormq.Channel:
         """Return the channel to publish on. A new one is used only when the old one is settled."""
         if self._channel is None or self._channel.is_closed or not self._connection.is_open:
             await self._in_flight_settled()
             channel = await self._connection.channel(confirms=True)
-            self._channel = await channel.get_underlay_channel()
+            self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
             self._known_exchanges = {""}
         return self._channel
 
@@ -237,7 +237,7 @@ class AmqpSender:
 
     # Messages on their way.
 
-    async def _publish(self, channel: aiormq.abc.AbstractChannel, sending: _Sending) -> None:
+    async def _publish(self, channel: aiormq.Channel, sending: _Sending) -> None:
         message = sending.message
         error: Exception | None = None
         try:

@@ -46,7 +46,9 @@ async def test_a_user_and_a_password_with_odd_characters_log_in(rabbitmq: Rabbit
     password = quote("s3cr3t p@ss/word", safe="")
     await sends(f"amqp://alice:{password}@127.0.0.1:{rabbitmq.port}//")
     await sends(
-        f"amqp://127.0.0.1:{rabbitmq.port}//", broker_user="alice", broker_password="s3cr3t p@ss/word"
+        f"amqp://127.0.0.1:{rabbitmq.port}//",
+        broker_user="alice",
+        broker_password="s3cr3t p@ss/word",
     )
     await asyncio.to_thread(take, rabbitmq.url(), "connects")
 
@@ -97,8 +99,8 @@ async def test_client_properties_of_the_app_are_sent(rabbitmq: RabbitMQ) -> None
 
 
 @pytest.fixture
-def tls(rabbitmq: RabbitMQ, certificates: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    yield {
+def tls(rabbitmq: RabbitMQ, certificates: dict[str, Path]) -> dict[str, Any]:
+    return {
         "ca_certs": str(certificates["ca"]),
         "certfile": str(certificates["client_cert"]),
         "keyfile": str(certificates["client_key"]),
@@ -146,7 +148,13 @@ async def test_an_external_login_uses_the_client_certificate(
         {"certfile": None, "keyfile": None},
         {"context": {"cafile": "other_ca"}},
     ],
-    ids=["another host's name", "another CA", "the system's CAs", "no client certificate", "context"],
+    ids=[
+        "another host's name",
+        "another CA",
+        "the system's CAs",
+        "no client certificate",
+        "context",
+    ],
 )
 async def test_tls_refuses_what_does_not_fit(
     rabbitmq: RabbitMQ, tls: dict[str, Any], certificates: dict[str, Path], wrong: dict[str, Any]

@@ -82,7 +82,12 @@ async def test_results_for_nobody_are_logged_at_most_once_and_harm_nobody(
     stranger = str(uuid.uuid4())
     await asyncio.to_thread(reply, lonely_client, success(stranger), stranger)
     await asyncio.to_thread(
-        reply, lonely_client, b"{", stranger, content_type="application/json", content_encoding="utf-8"
+        reply,
+        lonely_client,
+        b"{",
+        stranger,
+        content_type="application/json",
+        content_encoding="utf-8",
     )
     await asyncio.to_thread(
         reply, lonely_client, b"{", None, content_type="application/json", content_encoding="utf-8"

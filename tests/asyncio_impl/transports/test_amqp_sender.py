@@ -99,7 +99,7 @@ async def test_declarations_are_made_once_a_connection_and_again_after_a_loss(
 
 async def test_a_message_that_no_queue_takes_is_not_routable(lonely_client: Client) -> None:
     handle = lonely_client.send_task("nothing", exchange="amq.topic", routing_key="no.body")
-    with pytest.raises(NotRoutable, match="NO_ROUTE: no queue is bound for .*'no.body'") as caught:
+    with pytest.raises(NotRoutable, match=r"NO_ROUTE: no queue is bound for .*'no.body'") as caught:
         await handle
     assert caught.value.task_id == handle.id
     with pytest.raises(NotRoutable):
@@ -168,7 +168,12 @@ async def test_a_full_queue_refuses_by_nack(lonely_client: Client, broker_url: s
 
 async def test_missing_permission_is_refused_and_harms_nobody_else(rabbitmq: RabbitMQ) -> None:
     await asyncio.to_thread(
-        rabbitmq.ctl, "set_permissions", "nobody", "^(may|bridgetask.*)$", "^(may|amq.default)?$", ".*"
+        rabbitmq.ctl,
+        "set_permissions",
+        "nobody",
+        "^(may|bridgetask.*)$",
+        "^(may|amq.default)?$",
+        ".*",
     )
     url = rabbitmq.url(user="nobody", password="nobody")
     celery = make_app("limited", url)
@@ -182,7 +187,7 @@ async def test_missing_permission_is_refused_and_harms_nobody_else(rabbitmq: Rab
             around = [client.send_task("nothing", queue=may) for _ in range(20)]
             denied = client.send_task("nothing", queue=may, exchange="amq.direct", routing_key="x")
             around += [client.send_task("nothing", queue=may) for _ in range(20)]
-            with pytest.raises(Refused, match="amq.direct"):
+            with pytest.raises(Refused, match=r"amq\.direct"):
                 await denied.sent()
             await asyncio.gather(*(each.sent() for each in around))
     finally:
@@ -370,7 +375,9 @@ async def test_the_deadline_of_a_message_that_never_left_is_a_send_timeout(
     lonely_app: Celery, rabbitmq: RabbitMQ
 ) -> None:
     async with proxy(rabbitmq.port) as between:
-        celery = make_app("held", f"amqp://127.0.0.1:{between.port}//", broker_connection_timeout=30)
+        celery = make_app(
+            "held", f"amqp://127.0.0.1:{between.port}//", broker_connection_timeout=30
+        )
         between.mute = True  # connecting hangs
         client = Client(celery, send_timeout=0.3, close_timeout=0.5)
         with pytest.raises(SendTimeout, match="the deadline passed"):
