@@ -122,3 +122,9 @@ def call_from_task(self: Any) -> str:
 @app.task
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="proj.add")
+def proj_add(x: int, y: int) -> int:
+    """The task of the README."""
+    return x + y

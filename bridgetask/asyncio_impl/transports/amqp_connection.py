@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -79,16 +79,31 @@ class AmqpConnection:
             await self.close()
             self._declaring = None
             self._declared.clear()
-            problems: dict[str, BridgetaskError] = {}
-            for _ in self._settings.servers:
+            problems: list[BridgetaskError] = []
+            for server in self._one_round():
                 try:
-                    self._connection = await self._connect(self._server)
+                    self._connection = await self._connect(server)
                 except BridgetaskError as error:
-                    problems[str(self._server)] = error
-                    self._server = next(self._servers)
+                    problems.append(error)
                 else:
                     return
             raise _no_server(problems)
+
+    def _one_round(self) -> Iterator[Server]:
+        """Yield each server once, beginning with the last one that served, as the strategy goes.
+
+        A strategy may repeat itself, as kombu's ``shuffle`` does, or leave servers out.
+        """
+        untried = list(self._settings.servers)
+        for _ in range(10 * len(untried)):
+            if self._server in untried:
+                untried.remove(self._server)
+                yield self._server
+            if not untried:
+                break
+            self._server = next(self._servers)
+        for self._server in untried:
+            yield self._server
 
     async def channel(self, *, confirms: bool) -> aio_pika.abc.AbstractChannel:
         """Open a channel, connecting first where that is needed."""
@@ -152,10 +167,10 @@ class AmqpConnection:
         return connection
 
 
-def _no_server(problems: Mapping[str, BridgetaskError]) -> BridgetaskError:
-    message = "; ".join(str(problem) for problem in problems.values())
-    last = list(problems.values())[-1]
-    if all(isinstance(problem, Refused) for problem in problems.values()):
+def _no_server(problems: list[BridgetaskError]) -> BridgetaskError:
+    message = "; ".join(map(str, problems))
+    last = problems[-1]
+    if all(isinstance(problem, Refused) for problem in problems):
         error: BridgetaskError = Refused(message, code=getattr(last, "code", None))
     else:
         error = BrokerUnreachable(message)
@@ -215,6 +230,9 @@ class _Connection(aio_pika.Connection):
     def abort(self) -> None:
         if self._sockets.writer is not None:
             self._sockets.writer.transport.abort()
+
+    def __del__(self) -> None:
+        """Keep aio-pika from starting a close of its own, on whatever loop runs by then."""
 
 
 class _Reader(asyncio.StreamReader):
