@@ -93,7 +93,8 @@ async def burst(count: int) -> None:
             took = time.perf_counter() - began
             ticker.cancel()
         console.print(
-            f"{count} tasks called, run and answered in {took:.2f} s: {count / took:.0f} a second.\n"
+            f"{count} tasks called, run and answered in {took:.2f} s, "
+            f"{count / took:.0f} a second.\n"
             f"The event loop was never late by more than {worst * 1000:.1f} ms. "
             f"Extra threads: {threading.active_count() - threads}."
         )
