@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -72,6 +73,8 @@ async def burst(count: int) -> None:
     )
     async with Client(app) as client:
         await client.delay(my_task, 0, 0)
+        gc.collect()
+        gc.freeze()  # what services do once they are up: full collections then skip all modules
         threads = threading.active_count()
         with Progress(*columns, console=console, auto_refresh=False) as progress:
             bar = progress.add_task("results", total=count)

@@ -156,7 +156,8 @@ class _DeferredSignal:
         return self._signal.receivers
 
     def send(self, **kwargs: Any) -> None:
-        self._recorder.on_published(partial(self._signal.send, **kwargs))
+        if self._signal.receivers:
+            self._recorder.on_published(partial(self._signal.send, **kwargs))
 
 
 class _TaskSentEvents:
