@@ -31,12 +31,12 @@ def programs() -> list[str]:
 
 
 def test_no_snippet_is_left_out() -> None:
-    assert README.count("```python") == 4
-    assert len(programs()) == 3
+    assert README.count("```python") == 5
+    assert len(programs()) == 4
     assert all(BROKER in program for program in programs())
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_a_program_of_the_readme_runs(broker_url: str, worker: object, number: int) -> None:
     program = programs()[number].replace(BROKER, broker_url)
     finished = subprocess.run(

@@ -12,9 +12,11 @@ from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
 from ..wire.recorder import RecordedCall
+from ..wire.wire import Wire
 from .control import Control
 from .result import AsyncResult, OnCancel
-from .session import Delivery, Session, Wire
+from .session import Connect, Delivery, Session
+from .transports.amqp import amqp_transports
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -73,6 +75,9 @@ class Client:
         self._session: Session | None = None
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
+
+    #: Makes the transports; ``bridgetask.testing`` has others.
+    _connect: Connect = staticmethod(amqp_transports)
 
     # Calling tasks.
 
@@ -230,7 +235,9 @@ class Client:
         """Return the session, making one that belongs to ``loop`` where there is none."""
         self._check_open()
         if self._session is None or not self._session.usable:
-            self._session = Session(self._wire, loop, send_timeout=self._send_timeout)
+            self._session = Session(
+                self._wire, loop, self._connect, send_timeout=self._send_timeout
+            )
         return self._session
 
     def _check_open(self) -> None:

@@ -9,26 +9,20 @@ import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..errors import BridgetaskError, BrokerUnreachable, ClientClosed, WrongEventLoop
-from ..settings import Settings
-from ..wire.control import ControlMailbox
 from ..wire.message import OutgoingMessage
-from ..wire.recorder import RecordedCall, Recorder
-from ..wire.results import ResultDecoder, from_eager_result
+from ..wire.recorder import RecordedCall
+from ..wire.results import from_eager_result
+from ..wire.wire import Wire
 from .completion import Completion
 from .pending import Outcome, PendingResults
-from .transports.amqp_connection import AmqpConnection
-from .transports.amqp_results import AmqpControlChannel, RpcResults
-from .transports.amqp_sender import AmqpSender
-from .transports.base import ControlChannel, ResultSource, Sender
+from .transports.base import ControlChannel, ResultSource, Sender, Transports
 
-if TYPE_CHECKING:
-    from celery import Celery
+__all__ = ["Connect", "Delivery", "Session"]
 
-__all__ = ["Delivery", "Session", "Wire"]
+#: Makes the transports of a session.
+Connect = Callable[[Wire, PendingResults, asyncio.AbstractEventLoop], Transports]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -64,52 +58,40 @@ class Delivery(Completion):
             logger.error("Task %s was not sent, and nobody asked: %s", self._name, self.error)
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """What builds and reads a client's messages. Bound to no event loop."""
-
-    settings: Settings
-    recorder: Recorder
-    decoder: ResultDecoder
-    mailbox: ControlMailbox
-
-    @classmethod
-    def of(cls, app: Celery, reply_to: str, heartbeat: float | None) -> Wire:
-        """Read the app's configuration.
-
-        :raises InvalidOption: the configuration can't be used.
-        """
-        settings = Settings.from_app(app, heartbeat=heartbeat)
-        recorder = Recorder(app, reply_to, address_callbacks=settings.results.backend == "rpc")
-        return cls(settings, recorder, ResultDecoder(app), ControlMailbox(app, recorder))
-
-
 class Session:
     """Connections, the queue of messages, and the results that are waited for.
 
+    :param connect: makes the transports.
     :param send_timeout: seconds that a message may take until the broker has confirmed it.
     """
 
-    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop, *, send_timeout: float) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        loop: asyncio.AbstractEventLoop,
+        connect: Connect,
+        *,
+        send_timeout: float,
+    ) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.process: int = os.getpid()
         self.pending: PendingResults = PendingResults()
         self.closed: bool = False
         self._wire = wire
         self._send_timeout = send_timeout
-        settings = wire.settings
-        reading = AmqpConnection(settings.read, "results")
-        self._sender: Sender = AmqpSender(AmqpConnection(settings.write, "tasks"), loop)
-        self._results: ResultSource = RpcResults(
-            reading,
-            wire.recorder.reply_to,
-            settings.results.expires,
-            wire.decoder,
-            self.pending,
-        )
-        self._replies: ControlChannel = AmqpControlChannel(reading, wire.mailbox)
+        transports = connect(wire, self.pending, loop)
+        self._sender: Sender = transports.sender
+        self._results: ResultSource = transports.results
+        self._replies: ControlChannel = transports.replies
         self._on_reply: dict[str, Callable[[object], None]] = {}
-        self._guard = loop.create_task(self._until_the_loop_ends(), name="bridgetask session")
+        self._guard: asyncio.Task[None] | None = None
+        loop.call_soon_threadsafe(self._start)  # another thread may be making this
+
+    def _start(self) -> None:
+        if not self.closed:
+            self._guard = self.loop.create_task(
+                self._until_the_loop_ends(), name="bridgetask session"
+            )
 
     async def _until_the_loop_ends(self) -> None:
         """Disconnect when ``asyncio.run`` cancels all tasks at its end, under an open client."""
@@ -224,7 +206,8 @@ class Session:
     def abort(self) -> None:
         """Drop everything on the spot."""
         self.closed = True
-        self._guard.cancel()
+        if self._guard is not None:
+            self._guard.cancel()
         self._sender.abort()
         self._results.abort()
         self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))

@@ -14,4 +14,4 @@ import celery.utils.quorum_queues
 import celery.utils.time
 import kombu.transport.pyamqp  # noqa: F401
 
-assert celery.utils.time.timezone.utc is not None  # reads the time zone's file
+_UTC = celery.utils.time.timezone.utc  # reads the time zone's file

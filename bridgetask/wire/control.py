@@ -92,6 +92,16 @@ class ControlMailbox:
             )
         return messages[0]
 
+    def read_command(self, message: OutgoingMessage) -> tuple[str, str | None] | None:
+        """Return a command's name, and its ticket if it wants replies; None for other messages."""
+        if message.exchange != self._mailbox.exchange.name:
+            return None
+        properties = message.properties
+        body = load(
+            message.body, properties["content_type"], properties["content_encoding"], None, None
+        )
+        return body["method"], body.get("ticket")
+
     def reply(
         self,
         body: bytes,

@@ -122,6 +122,10 @@ class ResultDecoder:
                 task_id=correlation_id,
             ) from error
 
+    def encode_result(self, result: Any, state: str) -> Any:
+        """Prepare a value or an exception for serialising, as a worker's backend does."""
+        return self._backend.encode_result(result, state)
+
     def _update(self, meta: Any) -> TaskUpdate:
         task_id, state = meta["task_id"], meta["status"]
         if not isinstance(task_id, str) or not isinstance(state, str):

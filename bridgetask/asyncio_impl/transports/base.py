@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from ...wire.message import OutgoingMessage
 from ..completion import Completion
 
-__all__ = ["ControlChannel", "ResultSource", "Sender"]
+__all__ = ["ControlChannel", "ResultSource", "Sender", "Transports"]
 
 
 class Sender(Protocol):
@@ -64,3 +65,12 @@ class ControlChannel(Protocol):
 
     async def listen(self, on_reply: Callable[[str, object], None]) -> None:
         """Return once replies can arrive: ``on_reply(ticket, what a worker said)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transports:
+    """What a session is connected by."""
+
+    sender: Sender
+    results: ResultSource
+    replies: ControlChannel

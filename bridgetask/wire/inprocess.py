@@ -1,0 +1,147 @@
+"""A worker in this process, for tests: it takes messages and gives what a worker would send back.
+
+It runs tasks by Celery's own ``Task.apply``, and sends everything through the app's serialisers, so
+that arguments, values and exceptions arrive as they would over a broker.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import NotRegistered
+from kombu.serialization import dumps
+
+from .message import OutgoingMessage
+from .results import FAILURE, STARTED, SUCCESS, TaskUpdate, load
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["InProcessWorker", "SentTask"]
+
+
+@dataclass(frozen=True, slots=True)
+class SentTask:
+    """A task as a worker would have got it."""
+
+    id: str
+    name: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    #: The exchange and the routing key that the task was sent to.
+    exchange: str
+    routing_key: str
+    headers: Mapping[str, Any] = field(repr=False)
+    #: Linked tasks and the rest of a chain, as signatures in the form of dicts.
+    embed: Mapping[str, Any] = field(repr=False)
+
+
+class InProcessWorker:
+    """Reads messages, and runs tasks where they are.
+
+    :param results: task names -> what to give instead of running the task: a value, an exception
+        to raise, or a callable to run in its place.
+    """
+
+    def __init__(self, wire: Wire, results: Mapping[str, Any]) -> None:
+        self._app: Celery = wire.app
+        self._decoder = wire.decoder
+        self._results = results
+
+    def read(self, message: OutgoingMessage) -> SentTask | None:
+        """Return the task in a message; None where it is a command or an event."""
+        properties = message.properties
+        headers = properties["headers"]
+        accept = {properties["content_type"]}
+        body = load(
+            message.body,
+            properties["content_type"],
+            properties["content_encoding"],
+            headers,
+            accept,
+        )
+        if "task" in headers:  # task protocol 2
+            args, kwargs, embed = body
+            task_id, name = headers["id"], headers["task"]
+        elif isinstance(body, dict) and "task" in body:  # task protocol 1
+            args, kwargs, embed = body["args"], body["kwargs"], body
+            task_id, name = body["id"], body["task"]
+        else:
+            return None
+        return SentTask(
+            task_id,
+            name,
+            list(args),
+            dict(kwargs),
+            message.exchange,
+            message.routing_key,
+            headers,
+            embed,
+        )
+
+    def run(self, task: SentTask) -> Iterator[TaskUpdate]:
+        """Run a task, then those linked to it and the rest of its chain; yield what is reported."""
+        yield self._report(task.id, STARTED, {"pid": 0, "hostname": "in-process"})
+        try:
+            value = self._call(task)
+        except Exception as error:
+            yield self._report(task.id, FAILURE, error, traceback.format_exc())
+            for step in task.embed.get("chain") or ():
+                yield self._report(step["options"]["task_id"], FAILURE, error)
+            return
+        yield self._report(task.id, SUCCESS, value)
+        chain = list(task.embed.get("chain") or ())
+        if chain:
+            yield from self.run(self._next(task, chain.pop(), value, {"chain": chain}))
+        for link in task.embed.get("callbacks") or ():
+            yield from self.run(self._next(task, link, value, {}))
+
+    def _call(self, task: SentTask) -> Any:
+        name = task.name
+        if name in self._results:
+            result = self._results[name]
+            if isinstance(result, BaseException):
+                raise result
+            return result(*task.args, **task.kwargs) if callable(result) else result
+        if name not in self._app.tasks:
+            raise NotRegistered(name)
+        registered: Any = self._app.tasks[name]
+        return registered.apply(task.args, task.kwargs, task_id=task.id, throw=True).result
+
+    def _next(
+        self, before: SentTask, signature: Mapping[str, Any], value: Any, embed: dict[str, Any]
+    ) -> SentTask:
+        """Return the task of a signature that gets the value of the task before it."""
+        options = signature["options"]
+        args = list(signature["args"])
+        if not signature.get("immutable"):
+            args.insert(0, value)
+        return SentTask(
+            options.get("task_id") or f"{before.id}-link",
+            signature["task"],
+            args,
+            dict(signature["kwargs"]),
+            before.exchange,
+            before.routing_key,
+            {},
+            {**embed, "callbacks": options.get("link")},
+        )
+
+    def _report(
+        self, task_id: str, state: str, result: Any, remote_traceback: str | None = None
+    ) -> TaskUpdate:
+        """Encode an update as a worker's backend does, and decode it as the client does."""
+        meta = {
+            "task_id": task_id,
+            "status": state,
+            "result": self._decoder.encode_result(result, state),
+            "traceback": remote_traceback,
+            "children": [],
+        }
+        content_type, encoding, body = dumps(meta, serializer=self._app.conf.result_serializer)
+        raw = body.encode() if isinstance(body, str) else body
+        return self._decoder.decode(raw, content_type, encoding, None, task_id)

@@ -1,0 +1,40 @@
+"""All that builds and reads the messages of one client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..settings import Settings
+from .control import ControlMailbox
+from .recorder import Recorder
+from .results import ResultDecoder
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Wire"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What builds and reads a client's messages. Bound to no event loop."""
+
+    app: Celery
+    settings: Settings
+    recorder: Recorder
+    decoder: ResultDecoder
+    mailbox: ControlMailbox
+
+    @classmethod
+    def of(cls, app: Celery, reply_to: str, heartbeat: float | None = None) -> Wire:
+        """Read the app's configuration.
+
+        :param reply_to: the address that workers shall send results to.
+        :param heartbeat: seconds between heartbeats; None takes the app's.
+        :raises InvalidOption: the configuration can't be used.
+        """
+        settings = Settings.from_app(app, heartbeat=heartbeat)
+        recorder = Recorder(app, reply_to, address_callbacks=settings.results.backend == "rpc")
+        decoder = ResultDecoder(app)
+        return cls(app, settings, recorder, decoder, ControlMailbox(app, recorder))

@@ -1,0 +1,126 @@
+"""What users test their own programs with: no broker, no worker, the same client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import celery.exceptions
+import pytest
+from celery import Celery
+
+from bridgetask import BrokerUnreachable, RemoteTraceback
+from bridgetask.testing import InMemoryClient
+
+from . import tasks
+from .fix_rabbitmq import make_app
+
+pytestmark = pytest.mark.blocks  # tasks run on the event loop, as documented
+
+
+@pytest.fixture
+def memory_app() -> Celery:
+    celery = make_app("memory", "amqp://127.0.0.1:1//")
+
+    @celery.task(shared=False, name="memory.add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @celery.task(shared=False, name="memory.fail")
+    def fail() -> None:
+        raise tasks.ComplexError(3, "why")
+
+    return celery
+
+
+async def test_tasks_of_the_app_are_run(memory_app: Celery) -> None:
+    async with InMemoryClient(memory_app) as client:
+        assert await client.send_task("memory.add", (1, 2)) == 3
+        handle = client.delay(memory_app.tasks["memory.add"], 2, y=3)
+        await handle.sent()
+        assert [update.state async for update in handle.updates()] == ["STARTED", "SUCCESS"]
+        assert await handle == 5
+    assert [(task.name, task.args, task.kwargs) for task in client.sent] == [
+        ("memory.add", [1, 2], {}),
+        ("memory.add", [2], {"y": 3}),
+    ]
+    assert client.sent[0].routing_key == "celery"
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+async def test_both_task_protocols_are_read(memory_app: Celery, protocol: int) -> None:
+    memory_app.conf.task_protocol = protocol
+    async with InMemoryClient(memory_app) as client:
+        assert await client.send_task("memory.add", (1, 2), compression="gzip") == 3
+
+
+async def test_exceptions_arrive_as_over_a_broker(memory_app: Celery) -> None:
+    async with InMemoryClient(memory_app) as client:
+        with pytest.raises(tasks.ComplexError) as caught:
+            await client.send_task("memory.fail")
+    assert caught.value.code == 3
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+
+
+async def test_results_stand_in_for_tasks(memory_app: Celery) -> None:
+    results: dict[str, Any] = {
+        "a.value": [1, 2],
+        "an.error": LookupError("gone"),
+        "a.function": lambda x: x * 2,
+        "memory.add": 42,
+    }
+    async with InMemoryClient(memory_app, results=results) as client:
+        assert await client.send_task("a.value") == [1, 2]
+        assert await client.send_task("a.function", (4,)) == 8
+        assert await client.send_task("memory.add", (1, 1)) == 42
+        with pytest.raises(LookupError, match="gone"):
+            await client.send_task("an.error")
+        with pytest.raises(celery.exceptions.NotRegistered):
+            await client.send_task("unknown")
+
+
+async def test_chains_and_links_run_through(memory_app: Celery) -> None:
+    add, fail = memory_app.tasks["memory.add"], memory_app.tasks["memory.fail"]
+    async with InMemoryClient(memory_app) as client:
+        chained = client.apply_async(add.s(1, 2) | add.s(3) | add.si(5, 5))
+        assert await chained == 10
+        assert chained.parent is not None
+        assert await chained.parent == 6
+        assert await client.apply_async(add, (1, 1), link=add.s(10)) == 2
+        with pytest.raises(tasks.ComplexError):
+            await client.apply_async(fail.s() | add.si(1, 1))
+
+
+async def test_a_send_can_be_made_to_fail(memory_app: Celery) -> None:
+    async with InMemoryClient(memory_app) as client:
+        client.send_error = BrokerUnreachable("made up")
+        with pytest.raises(BrokerUnreachable, match="made up"):
+            await client.send_task("memory.add", (1, 2))
+        assert client.sent == []
+
+
+async def test_commands_are_taken_note_of(memory_app: Celery) -> None:
+    async with InMemoryClient(memory_app) as client:
+        assert await client.control.ping(limit=1) == [{"in-process": {"ok": "pong"}}]
+        await client.control.revoke("some-id")
+        assert client.commands == ["ping", "revoke"]
+
+
+async def test_what_ran_before_it_was_revoked_has_its_result(memory_app: Celery) -> None:
+    async with InMemoryClient(memory_app, results={"t": 1}) as client:
+        handle = client.send_task("t")
+        await handle.revoke()
+        assert await handle == 1
+
+
+async def test_closing_delivers_what_was_sent(memory_app: Celery) -> None:
+    client = InMemoryClient(memory_app, results={"t": 1})
+    handle = client.send_task("t")
+    await client.close()
+    assert await handle == 1
+
+
+async def test_events_reach_nobody_and_harm_nobody(memory_app: Celery) -> None:
+    memory_app.conf.task_send_sent_event = True
+    async with InMemoryClient(memory_app) as client:
+        assert await client.send_task("memory.add", (1, 2)) == 3
+    assert len(client.sent) == 1
