@@ -74,7 +74,8 @@ def progress(self: Any, steps: int) -> int:
 @app.task(bind=True, max_retries=2)
 def retry_once(self: Any) -> int:
     if not self.request.retries:
-        raise self.retry(countdown=0, exc=ValueError("again"))
+        # Long enough for this process to report RETRY before another one reports STARTED.
+        raise self.retry(countdown=0.5, exc=ValueError("again"))
     return int(self.request.retries)
 
 
