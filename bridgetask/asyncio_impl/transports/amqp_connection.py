@@ -11,8 +11,8 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aio_pika
@@ -109,12 +109,10 @@ class AmqpConnection:
         """Open a channel, connecting first where that is needed."""
         await self.open()
         assert self._connection is not None
-        with translating():
-            channel = self._connection.channel(
-                publisher_confirms=confirms, on_return_raises=confirms
-            )
+        channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        async with self.answering():
             await channel.initialize()
-            return channel
+        return channel
 
     async def declare(self, declaration: Declaration) -> None:
         """Declare a queue, an exchange or a binding once a connection.
@@ -127,10 +125,28 @@ class AmqpConnection:
             return
         if self._declaring is None or self._declaring.is_closed:
             self._declaring = await self.channel(confirms=False)
-        with translating():
+        async with self.answering():
             channel = await self._declaring.get_underlay_channel()
             await _declare(channel, declaration)
         self._declared.add(declaration)
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Give the broker as long to answer as to connect; after that the connection is lost.
+
+        Errors of aiormq inside become bridgetask's.
+
+        :raises ConnectionLost: it did not answer, or the connection went away.
+        :raises Refused: it said no.
+        """
+        try:
+            with translating():
+                async with asyncio.timeout(self._server.connect_timeout):
+                    yield
+        except BrokerUnreachable as error:
+            if isinstance(error.__cause__, TimeoutError):
+                self.abort()  # whoever else uses it would wait in vain, too
+            raise
 
     def forget_declarations(self) -> None:
         """Declare everything again when it is needed next."""

@@ -24,7 +24,7 @@ from ...wire.control import ControlMailbox
 from ...wire.message import Declaration
 from ...wire.results import ResultDecoder
 from ..pending import PendingResults
-from .amqp_connection import AmqpConnection, translating
+from .amqp_connection import AmqpConnection
 
 __all__ = ["AmqpControlChannel", "RpcResults"]
 
@@ -78,7 +78,7 @@ class _Consumer:
                 await self._connection.declare(declaration)
             opened = await self._connection.channel(confirms=False)
             channel = cast(aiormq.Channel, await opened.get_underlay_channel())
-            with translating():
+            async with self._connection.answering():
                 await channel.basic_qos(prefetch_count=_PREFETCH)
                 channel.on_consumer_cancel_callbacks.add(self._cancelled)
                 consuming = await channel.basic_consume(self._queue, self._deliver)
@@ -101,10 +101,11 @@ class _Consumer:
         channel = self._channel
         if channel is None or channel.is_closed or self._consumer_tag is None:
             return
-        with suppress(BridgetaskError), translating():
-            # First this: deleting a queue under a consumer makes the broker cancel it, loudly.
-            await channel.basic_cancel(self._consumer_tag)
-            await channel.queue_delete(self._queue)
+        with suppress(BridgetaskError):
+            async with self._connection.answering():
+                # First this: deleting a queue under a consumer makes the broker cancel it, loudly.
+                await channel.basic_cancel(self._consumer_tag)
+                await channel.queue_delete(self._queue)
 
     async def _deliver(self, message: aiormq.abc.DeliveredMessage) -> None:
         if self._unacknowledged is None:

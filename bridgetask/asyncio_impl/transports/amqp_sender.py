@@ -50,12 +50,12 @@ class _Sending:
         "delivery",
         "expiry",
         "last_error",
-        "left",
         "message",
         "number",
         "prepare",
         "retries",
         "task",
+        "unanswered",
     )
 
     def __init__(
@@ -71,8 +71,8 @@ class _Sending:
         self.prepare = prepare
         self.expiry: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
-        #: Whether it may have reached the broker at any time.
-        self.left = False
+        #: How many times it left without an answer so far. Each may have reached the broker.
+        self.unanswered = 0
         #: Whether it must be the only one on its way, so that a refusal is known to be its own.
         self.alone = len(message.body) >= _ALONE
         self.retries = 0
@@ -129,19 +129,22 @@ class AmqpSender:
 
     async def close(self) -> None:
         self._abandon()
-        pump, self._pump = self._pump, None
-        for task in [pump, *(each.task for each in self._in_flight)]:
-            if task is not None:
-                task.cancel()
-        await self._in_flight_settled()
+        tasks = self._cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await self._connection.close()
 
     def abort(self) -> None:
         self._abandon()
-        for task in [self._pump, *(each.task for each in self._in_flight)]:
-            if task is not None:
-                task.cancel()
+        self._cancel()
         self._connection.abort()
+
+    def _cancel(self) -> list[asyncio.Task[None]]:
+        tasks = [self._pump, *(each.task for each in self._in_flight)]
+        running = [task for task in tasks if task is not None and not task.done()]
+        for task in running:
+            task.cancel()
+        return running
 
     # The pump: one task that takes messages from the queue while there are any.
 
@@ -194,7 +197,7 @@ class AmqpSender:
             if not sending.delivery.done:
                 heapq.heappush(self._queue, sending)
             return
-        sending.left = True
+        sending.unanswered += 1
         self._in_flight.add(sending)
         sending.task = self._loop.create_task(self._publish(channel, sending))
 
@@ -257,7 +260,6 @@ class AmqpSender:
         except BridgetaskError as reason:
             error = reason
         except (TypeError, ValueError) as reason:
-            sending.left = False
             error = InvalidOption("headers", f"can't be encoded: {reason}")
         except Exception as reason:
             logger.exception("Publishing failed")
@@ -266,31 +268,27 @@ class AmqpSender:
             self._in_flight.discard(sending)
             self._window.release()
             self._settled.set()
-        if isinstance(error, ConnectionLost) or _closed_the_channel(error):
-            assert isinstance(error, BridgetaskError)
-            self._lost(sending, error)
+        if isinstance(error, (ConnectionLost, Unconfirmed)) or _closed_the_channel(error):
+            self._lost(sending, cast(BridgetaskError, error))
         else:
+            sending.unanswered -= 1
             self._settle(sending, error)
 
     def _lost(self, sending: _Sending, error: BridgetaskError) -> None:
         """Decide what becomes of a message whose channel went away before its confirm."""
         sending.last_error = error
-        if isinstance(error, Refused):
-            if sending.alone:
-                sending.left = False
-                self._settle(sending, error)
-                return
-            # One of those on their way was refused. They go again one by one, to tell which.
-            sending.alone = True
-        else:
-            policy = sending.message.retry
-            if policy is None or not policy.allows(sending.retries):
-                self._settle(sending, error)
-                return
-            sending.retries += 1
-        if sending.message.retry is None:
+        policy = sending.message.retry
+        if isinstance(error, Refused) and sending.alone:
+            sending.unanswered = 0  # what is refused now was refused before
+            self._settle(sending, error)
+        elif policy is None or not policy.allows(sending.retries):
             self._settle(sending, error)
         elif not sending.delivery.done:
+            if isinstance(error, Refused):
+                # One of those on their way was refused. They go again one by one, to tell which.
+                sending.alone = True
+            else:
+                sending.retries += 1
             self._enqueue(sending)
 
     def _expire(self, sending: _Sending) -> None:
@@ -311,7 +309,7 @@ class AmqpSender:
             return
         message = sending.message
         if isinstance(error, SendError):
-            error = _about(message, error, sending.left)
+            error = _about(message, error, may_be_there=sending.unanswered > 0)
         sending.delivery.complete(error)
         if error is None:
             for callback in message.on_published:
@@ -322,7 +320,7 @@ class AmqpSender:
         for sending in [*self._queue, *self._in_flight]:
             reason = (
                 Unconfirmed("the client was closed before the broker confirmed")
-                if sending.left
+                if sending.unanswered
                 else ClientClosed("the client was closed before the message was sent")
             )
             self._settle(sending, reason)
@@ -344,13 +342,10 @@ def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
     return spec.Basic.Properties(**properties)
 
 
-def _about(message: OutgoingMessage, error: SendError, left: bool) -> SendError:
-    """Return the error for one message: its own task id, and unknown if it may have arrived.
-
-    The broker's word that it did not take the message settles that it has not arrived.
-    """
+def _about(message: OutgoingMessage, error: SendError, *, may_be_there: bool) -> SendError:
+    """Return the error for one message: with its own task id, and unknown if it may be there."""
     task = f"task {message.task_id}" if message.task_id else "message"
-    if left and isinstance(error, (BrokerUnreachable, SendTimeout)):
+    if may_be_there:
         about: SendError = Unconfirmed(
             f"{task} may or may not have been sent: no confirm came ({error})"
         )
@@ -359,8 +354,7 @@ def _about(message: OutgoingMessage, error: SendError, left: bool) -> SendError:
     elif isinstance(error, Refused):
         about = Refused(f"{task} was not sent: {error}", code=error.code)
     else:
-        verb = "was not sent" if isinstance(error, NotSent) else "is unconfirmed"
-        about = type(error)(f"{task} {verb}: {error}")
+        about = type(error)(f"{task} was not sent: {error}")
     about.task_id = message.task_id
     about.__cause__ = error.__cause__
     return about

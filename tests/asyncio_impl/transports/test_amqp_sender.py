@@ -284,6 +284,44 @@ async def test_without_retry_what_was_lost_unconfirmed_is_reported_unknown(
     assert len(await asyncio.to_thread(take, rabbitmq.url(), "unknown")) == 2
 
 
+async def test_an_earlier_attempt_that_got_no_answer_makes_a_refusal_unknown(
+    rabbitmq: RabbitMQ,
+) -> None:
+    queue = Queue("twice", Exchange("amq.direct"), routing_key="twice-key")
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app("twice", f"amqp://127.0.0.1:{between.port}//")
+        async with Client(celery) as client:
+            where = {"exchange": "amq.direct", "routing_key": "twice-key"}
+            await client.send_task("nothing", queue=queue, **where).sent()
+            between.mute = True
+            handle = client.send_task("nothing", declare=[], **where)
+            await asyncio.sleep(0.2)  # it is out, and in the queue; no confirm comes
+            assert len(await asyncio.to_thread(take, rabbitmq.url(), "twice")) == 2
+            between.mute = False
+            between.cut()  # it goes out again, and now no queue takes it
+            with pytest.raises(Unconfirmed, match="no queue is bound"):
+                await handle.sent()
+
+
+async def test_a_broker_that_stops_answering_is_given_up_and_connected_to_again(
+    rabbitmq: RabbitMQ,
+) -> None:
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app(
+            "stops", f"amqp://127.0.0.1:{between.port}//", broker_connection_timeout=0.3
+        )
+        async with Client(celery) as client:
+            await client.send_task("nothing", queue="stops").sent()
+            between.mute = True
+            handle = client.send_task("nothing", queue="stops-too")  # declaring gets no answer
+            await asyncio.sleep(0.4)
+            between.mute = False
+            await handle.sent()
+            assert between.accepted > 2
+    for queue in ("stops", "stops-too"):
+        assert len(await asyncio.to_thread(take, rabbitmq.url(), queue)) == 1
+
+
 async def test_closing_under_unsent_and_unconfirmed_messages_says_which_is_which(
     rabbitmq: RabbitMQ,
 ) -> None:
