@@ -139,24 +139,38 @@ class _DeferredSignals:
     """``celery.signals``, with those that announce a published message kept until it is."""
 
     def __init__(self, recorder: Recorder) -> None:
+        self.before_task_publish = _Signal(signals.before_task_publish)
         self.after_task_publish = _DeferredSignal(signals.after_task_publish, recorder)
         self.task_sent = _DeferredSignal(signals.task_sent, recorder)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(signals, name)
 
+class _Signal:
+    """A signal of Celery's. Its ``receivers`` are true while there are any.
 
-class _DeferredSignal:
-    def __init__(self, signal: Any, recorder: Recorder) -> None:
+    Up to Celery 5.5 the sender asks for the list once, and Celery replaces it now and then.
+    """
+
+    def __init__(self, signal: Any) -> None:
         self._signal = signal
-        self._recorder = recorder
 
     @property
-    def receivers(self) -> Any:
-        return self._signal.receivers
+    def receivers(self) -> _Signal:
+        return self
+
+    def __bool__(self) -> bool:
+        return bool(self._signal.receivers)
 
     def send(self, **kwargs: Any) -> None:
-        if self._signal.receivers:
+        self._signal.send(**kwargs)
+
+
+class _DeferredSignal(_Signal):
+    def __init__(self, signal: Any, recorder: Recorder) -> None:
+        super().__init__(signal)
+        self._recorder = recorder
+
+    def send(self, **kwargs: Any) -> None:
+        if self:
             self._recorder.on_published(partial(self._signal.send, **kwargs))
 
 

@@ -135,7 +135,7 @@ def naming_the_option(options: Mapping[str, Any]) -> Iterator[None]:
         raise InvalidOption("task_serializer", str(error)) from error
     except EncodeError as error:
         raise InvalidOption("args, kwargs", f"can't be serialised: {error}") from error
-    except (OverflowError, ValueError) as error:
+    except (AttributeError, OverflowError, ValueError) as error:
         named = next((name for name in ("countdown", "expires", "eta") if options.get(name)), None)
         if named is None or isinstance(error, InvalidOption):
             raise

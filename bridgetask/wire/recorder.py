@@ -156,22 +156,21 @@ class Recorder:
             task_id=result.id,
             name=name,
             result=result,
-            ignored=self._is_ignored(name, result),
+            ignored=self._is_ignored(name, options, result),
             reply_elsewhere=reply_to is not None and reply_to != self.reply_to,
             messages=messages,
         )
 
-    def _is_ignored(self, name: str, result: Any) -> bool:
+    def _is_ignored(self, name: str, options: dict[str, Any], result: Any) -> bool:
         """Tell whether the worker will send no result.
 
         Where a call leaves it open, the worker's task decides (``app/trace.py``); the task or
         the setting of the same name here is the best there is to know that.
         """
-        ignored: bool | None = result.ignored
-        if ignored is None:
-            task = self.app._tasks.get(name)
-            ignored = task.ignore_result if task else self.app.conf.task_ignore_result
-        return bool(ignored)
+        if result.ignored or options.get("ignore_result") is not None:
+            return bool(result.ignored)
+        task = self.app._tasks.get(name)
+        return bool(task.ignore_result if task else self.app.conf.task_ignore_result)
 
     # What the view asks for while Celery's code runs:
 

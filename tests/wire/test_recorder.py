@@ -12,7 +12,7 @@ import pytest
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from bridgetask import Client
+from bridgetask import Client, InvalidOption
 from bridgetask.wire.recorder import Recorder
 
 from ..fix_rabbitmq import close_celery, make_app, take
@@ -189,7 +189,13 @@ async def compare(
         (message,) = take(broker_url, queue)
         return message
 
-    expected = await asyncio.to_thread(publish)
+    try:
+        expected = await asyncio.to_thread(publish)
+    except AttributeError:  # up to 5.5, task protocol 1 takes no text for a date
+        async with Client(app) as client:
+            with pytest.raises(InvalidOption, match="eta: 'str' object"):
+                ours(client, "the-task-id")
+        return
     reply_to = expected.properties["reply_to"]
     close_celery(app)
     async with Client(app) as client:
