@@ -46,16 +46,22 @@ class Delivery(Completion):
     def complete(self, error: BaseException | None = None) -> None:
         """Tell those who wait for the send, and fail those who wait for a result in vain."""
         super().complete(error)
-        if isinstance(error, BridgetaskError):
-            for reference in self._outcomes:
-                outcome = reference()
-                if outcome is not None:
-                    outcome.fail(error)
+        if not isinstance(error, BridgetaskError):
+            return
+        held = [outcome for each in self._outcomes if (outcome := each()) is not None]
+        for outcome in held:
+            outcome.fail(error)
+        if not held and not self.awaited:
+            self._log()  # there is no handle left to ask by
+
+    def _log(self) -> None:
+        """Do not let a task be lost in silence."""
+        if self.error is not None and not self.raised:
+            self.raised = True
+            logger.error("Task %s was not sent, and nobody asked: %s", self._name, self.error)
 
     def __del__(self) -> None:
-        """Do not let a task be lost in silence, where nobody asked what became of it."""
-        if self.error is not None and not self.raised:
-            logger.error("Task %s was not sent, and nobody asked: %s", self._name, self.error)
+        self._log()
 
 
 class Session:

@@ -54,6 +54,7 @@ class _Sending:
         "number",
         "prepare",
         "retries",
+        "settled",
         "task",
         "unanswered",
     )
@@ -76,6 +77,7 @@ class _Sending:
         #: Whether it must be the only one on its way, so that a refusal is known to be its own.
         self.alone = len(message.body) >= _ALONE
         self.retries = 0
+        self.settled = False
         self.last_error: BridgetaskError | None = None
 
     def __lt__(self, other: _Sending) -> bool:
@@ -158,6 +160,7 @@ class AmqpSender:
             while self._queue:
                 sending = heapq.heappop(self._queue)
                 if sending.delivery.done:
+                    self._settle(sending, None)
                     continue
                 if sending.number % _PER_TURN == 0:
                     await asyncio.sleep(0)
@@ -278,12 +281,14 @@ class AmqpSender:
         """Decide what becomes of a message whose channel went away before its confirm."""
         sending.last_error = error
         policy = sending.message.retry
-        if isinstance(error, Refused) and sending.alone:
+        if sending.delivery.done:
+            self._settle(sending, None)
+        elif isinstance(error, Refused) and sending.alone:
             sending.unanswered = 0  # what is refused now was refused before
             self._settle(sending, error)
         elif policy is None or not policy.allows(sending.retries):
             self._settle(sending, error)
-        elif not sending.delivery.done:
+        else:
             if isinstance(error, Refused):
                 # One of those on their way was refused. They go again one by one, to tell which.
                 sending.alone = True
@@ -305,13 +310,16 @@ class AmqpSender:
         if sending.expiry is not None:
             sending.expiry.cancel()
         self._settled.set()
-        if sending.delivery.done:
+        if sending.settled:
             return
-        message = sending.message
-        if isinstance(error, SendError):
-            error = _about(message, error, may_be_there=sending.unanswered > 0)
-        sending.delivery.complete(error)
-        if error is None:
+        sending.settled = True
+        message, delivery = sending.message, sending.delivery
+        if not delivery.done:
+            if isinstance(error, SendError):
+                error = _about(message, error, may_be_there=sending.unanswered > 0)
+            delivery.complete(error)
+        # Else a worker answered before the broker did, or in its place.
+        if delivery.error is None:
             for callback in message.on_published:
                 _call(callback)
 
