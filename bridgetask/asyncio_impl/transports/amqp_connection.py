@@ -24,20 +24,14 @@ import pamqp.exceptions
 import pamqp.frame
 from yarl import URL
 
-from ...errors import BridgetaskError, BrokerUnreachable, NotRoutable, Refused
+from ...errors import BridgetaskError, BrokerUnreachable, Refused
 from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
+from .amqp_errors import translating
 
-__all__ = ["AmqpConnection", "ConnectionLost", "translating"]
+__all__ = ["AmqpConnection"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-#: Reply codes with which RabbitMQ turns a login or a virtual host down.
-_LOGIN_REFUSED = {403, 530}
-
-
-class ConnectionLost(BrokerUnreachable):
-    """The connection, or the channel in use, went away under an operation."""
 
 
 class AmqpConnection:
@@ -321,86 +315,3 @@ def _tls_context(server: Server) -> tuple[ssl.SSLContext, str]:
     if options.get("ca_certs") is None and context.verify_mode != ssl.CERT_NONE:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, hostname
-
-
-class translating:  # noqa: N801
-    """Turns what aio-pika, aiormq and the socket raise into bridgetask's errors.
-
-    Where the connection dies, aiormq cancels futures of its own. Such a ``CancelledError`` is told
-    apart from a real cancellation by the task's count of requests to cancel it.
-    """
-
-    def __init__(self, context: str = "") -> None:
-        self._context = context
-        self._cancelling = 0
-
-    def __enter__(self) -> None:
-        self._cancelling = _cancelling()
-
-    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if error is None or isinstance(error, BridgetaskError):
-            return
-        if isinstance(error, asyncio.CancelledError) and _cancelling() > self._cancelling:
-            return
-        translated = _translate(error, self._context)
-        if translated is not None:
-            raise translated from error
-
-
-def _cancelling() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
-
-
-def _translate(error: BaseException, context: str) -> BridgetaskError | None:
-    prefix = f"{context}: " if context else ""
-    if isinstance(error, aiormq.exceptions.PublishError):
-        frame: Any = error.frame
-        return NotRoutable(
-            f"{prefix}{frame.reply_text}: no queue is bound for routing key "
-            f"{frame.routing_key!r} of exchange {frame.exchange!r}"
-        )
-    if isinstance(error, aiormq.exceptions.DeliveryError):
-        return Refused(f"{prefix}the broker did not accept the message (basic.nack)")
-    code = _reply_code(error)
-    text = _reply_text(error)
-    if isinstance(error, aiormq.exceptions.ProbableAuthenticationError) or (
-        context and code in _LOGIN_REFUSED
-    ):
-        return Refused(f"{prefix}{text}", code=code)
-    if isinstance(error, aiormq.exceptions.ChannelClosed) and code is not None:
-        return Refused(f"{prefix}{text}", code=code)
-    if isinstance(error, ssl.SSLError):
-        return BrokerUnreachable(f"{prefix}TLS failed: {error}")
-    if isinstance(error, TimeoutError):
-        return BrokerUnreachable(f"{prefix}no answer in time")
-    if isinstance(
-        error,
-        (aiormq.exceptions.AMQPError, OSError, EOFError, asyncio.CancelledError, RuntimeError),
-    ):
-        kind = BrokerUnreachable if context else ConnectionLost
-        return kind(f"{prefix}{text or type(error).__name__}")
-    return None
-
-
-_CODES: dict[type[BaseException], int] = {
-    aiormq.exceptions.ChannelAccessRefused: 403,
-    aiormq.exceptions.ChannelNotFoundEntity: 404,
-    aiormq.exceptions.ChannelLockedResource: 405,
-    aiormq.exceptions.ChannelPreconditionFailed: 406,
-    aiormq.exceptions.ProbableAuthenticationError: 403,
-    aiormq.exceptions.ConnectionNotAllowed: 530,
-}
-
-
-def _reply_code(error: BaseException) -> int | None:
-    """Return AMQP's reply code. aiormq's named classes carry the text alone."""
-    code = _CODES.get(type(error))
-    if code is None and error.args and isinstance(error.args[0], int):
-        code = error.args[0]
-    return code
-
-
-def _reply_text(error: BaseException) -> str:
-    strings = [each for each in error.args if isinstance(each, str)]
-    return strings[-1] if strings else str(error)

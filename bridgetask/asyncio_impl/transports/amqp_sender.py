@@ -25,7 +25,8 @@ from ...errors import (
 )
 from ...wire.message import Declaration, OutgoingMessage
 from ..completion import Completion
-from .amqp_connection import AmqpConnection, ConnectionLost, translating
+from .amqp_connection import AmqpConnection
+from .amqp_errors import ConnectionLost, translating
 
 __all__ = ["AmqpSender"]
 
