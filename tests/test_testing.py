@@ -8,7 +8,7 @@ import celery.exceptions
 import pytest
 from celery import Celery
 
-from bridgetask import BrokerUnreachable, RemoteTraceback
+from bridgetask import BrokerUnreachable, RemoteTraceback, Unconfirmed
 from bridgetask.testing import InMemoryClient
 
 from . import tasks
@@ -96,6 +96,22 @@ async def test_a_send_can_be_made_to_fail(memory_app: Celery) -> None:
         with pytest.raises(BrokerUnreachable, match="made up"):
             await client.send_task("memory.add", (1, 2))
         assert client.sent == []
+
+
+async def test_a_task_whose_outcome_is_unknown_can_be_sent_again_under_its_id(
+    memory_app: Celery,
+) -> None:
+    async with InMemoryClient(memory_app, results={"t": "ran"}) as client:
+        client.send_error = Unconfirmed("made up", task_id="the-id")
+        first = client.send_task("t", task_id="the-id")
+        with pytest.raises(Unconfirmed) as caught:
+            await first
+        client.send_error = None
+        again = client.send_task("t", task_id=caught.value.task_id)
+        assert await again == "ran"
+        with pytest.raises(Unconfirmed):
+            await first.sent()
+        assert await client.result("the-id") == "ran"
 
 
 async def test_commands_are_taken_note_of(memory_app: Celery) -> None:

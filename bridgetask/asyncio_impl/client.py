@@ -210,11 +210,6 @@ class Client:
     # Within.
 
     @property
-    def results_unavailable(self) -> str | None:
-        """Why results can't be awaited with this app's configuration, or None where they can."""
-        return self._wire.settings.results.unavailable
-
-    @property
     def _wire(self) -> Wire:
         """What builds messages: made at the first call, since the app may be configured late."""
         if self._built_wire is None:
@@ -269,7 +264,7 @@ class Client:
         steps = [call.result]
         while steps[-1].parent is not None:
             steps.append(steps[-1].parent)
-        outcomes = [session.pending.register(step.id) for step in reversed(steps)]
+        outcomes = [session.pending.begin(step.id) for step in reversed(steps)]
         delivery = Delivery(f"{call.name}[{call.task_id}]", outcomes)
         handle: AsyncResult[Any] | None = None
         for outcome in outcomes:
@@ -289,7 +284,7 @@ class Client:
 
     def _result_on(self, session: Session, task_id: str) -> AsyncResult[Any]:
         outcome = session.pending.register(task_id)
-        no_result = self.results_unavailable
+        no_result = self._wire.settings.results.unavailable
         if outcome.delivery is None:
             no_result = no_result or "rpc:// delivers results only to the client that sent the task"
         return AsyncResult(self, session, outcome, delivery=outcome.delivery, no_result=no_result)

@@ -168,6 +168,17 @@ class PendingResults:
             outcome = self._outcomes[task_id] = Outcome(task_id, self._held)
         return outcome
 
+    def begin(self, task_id: str) -> Outcome:
+        """Return the outcome of a task that is about to be sent.
+
+        That of an earlier call under the same id is not it, once it is settled: a task whose send
+        failed may be sent again.
+        """
+        outcome = self._outcomes.get(task_id)
+        if outcome is not None and outcome.completion.done:
+            del self._outcomes[task_id]
+        return self.register(task_id)
+
     def get(self, task_id: str) -> Outcome | None:
         """Return the outcome of a task if somebody holds a handle of it."""
         return self._outcomes.get(task_id)
