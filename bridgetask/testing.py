@@ -103,8 +103,6 @@ class _Memory:
             delivery.complete(self._client.send_error)
             return
         delivery.complete()
-        for callback in message.on_published:
-            callback()
         task = self._worker.read(message)
         if task is not None:
             self._client.sent.append(task)

@@ -33,11 +33,13 @@ _AT_LOOP_END = 1.0
 class Delivery(Completion):
     """Whether the broker has a task's message. If it fails, so do the outcomes that hang on it."""
 
-    __slots__ = ("_name", "_outcomes")
+    __slots__ = ("_name", "_outcomes", "on_published")
 
     def __init__(self, name: str, outcomes: list[Outcome]) -> None:
         super().__init__()
         self._name = name
+        #: Called once the broker has it, before those who wait are told: Celery's signals.
+        self.on_published: list[Callable[[], object]] = []
         # Weakly: an outcome lives as long as somebody holds a handle of it.
         self._outcomes = [weakref.ref(outcome) for outcome in outcomes]
         for outcome in outcomes:
@@ -45,6 +47,10 @@ class Delivery(Completion):
 
     def complete(self, error: BaseException | None = None) -> None:
         """Tell those who wait for the send, and fail those who wait for a result in vain."""
+        if error is None:
+            callbacks, self.on_published = self.on_published, []
+            for callback in callbacks:
+                _call(callback)
         super().complete(error)
         if not isinstance(error, BridgetaskError):
             return
@@ -62,6 +68,14 @@ class Delivery(Completion):
 
     def __del__(self) -> None:
         self._log()
+
+
+def _call(callback: Callable[[], object]) -> None:
+    """Run what follows a publish. It comes too late to fail the call, as in Celery's signals."""
+    try:
+        callback()
+    except Exception:
+        logger.exception("%r failed after a message was published", callback)
 
 
 class Session:
@@ -151,6 +165,9 @@ class Session:
             outcome = self.pending.register(call.task_id)
             outcome.apply(from_eager_result(call.task_id, call.eager))
             return
+        delivery.on_published = [
+            callback for message in call.messages for callback in message.on_published
+        ]
         receives = not call.ignored and self._wire.settings.results.unavailable is None
         deadline = self.loop.time() + self._send_timeout
         for index, message in enumerate(call.messages):

@@ -55,7 +55,6 @@ class _Sending:
         "number",
         "prepare",
         "retries",
-        "settled",
         "task",
         "unanswered",
     )
@@ -78,7 +77,6 @@ class _Sending:
         #: Whether it must be the only one on its way, so that a refusal is known to be its own.
         self.alone = len(message.body) >= _ALONE
         self.retries = 0
-        self.settled = False
         self.last_error: BridgetaskError | None = None
 
     def __lt__(self, other: _Sending) -> bool:
@@ -161,7 +159,6 @@ class AmqpSender:
             while self._queue:
                 sending = heapq.heappop(self._queue)
                 if sending.delivery.done:
-                    self._settle(sending, None)
                     continue
                 if sending.number % _PER_TURN == 0:
                     await asyncio.sleep(0)
@@ -283,7 +280,7 @@ class AmqpSender:
         sending.last_error = error
         policy = sending.message.retry
         if sending.delivery.done:
-            self._settle(sending, None)
+            self._settle(sending, error)
         elif isinstance(error, Refused) and sending.alone:
             sending.unanswered = 0  # what is refused now was refused before
             self._settle(sending, error)
@@ -311,18 +308,11 @@ class AmqpSender:
         if sending.expiry is not None:
             sending.expiry.cancel()
         self._settled.set()
-        if sending.settled:
-            return
-        sending.settled = True
-        message, delivery = sending.message, sending.delivery
-        if not delivery.done:
-            if isinstance(error, SendError):
-                error = _about(message, error, may_be_there=sending.unanswered > 0)
-            delivery.complete(error)
-        # Else a worker answered before the broker did, or in its place.
-        if delivery.error is None:
-            for callback in message.on_published:
-                _call(callback)
+        if sending.delivery.done:
+            return  # a worker answered before the broker did, or in its place
+        if isinstance(error, SendError):
+            error = _about(sending.message, error, may_be_there=sending.unanswered > 0)
+        sending.delivery.complete(error)
 
     def _abandon(self) -> None:
         self._closed = True
@@ -367,11 +357,3 @@ def _about(message: OutgoingMessage, error: SendError, *, may_be_there: bool) ->
     about.task_id = message.task_id
     about.__cause__ = error.__cause__
     return about
-
-
-def _call(callback: Callable[[], object]) -> None:
-    """Run what follows a publish. It comes too late to fail the call, as in Celery's signals."""
-    try:
-        callback()
-    except Exception:
-        logger.exception("%r failed after a message was published", callback)
