@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from weakref import WeakSet, WeakValueDictionary
 
@@ -17,6 +17,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: How many updates are kept for an ``updates()`` that begins late.
 _HISTORY = 256
+#: For how many linked tasks updates are kept until somebody asks.
+_EARLY = 1000
 
 
 class Outcome:
@@ -42,7 +44,7 @@ class Outcome:
         self.completion: Completion = Completion()
         #: Whether the broker has the task's message; None for a task sent elsewhere.
         self.delivery: Completion | None = None
-        #: Results of tasks that this one called, which came before anybody asked for them.
+        #: Outcomes of the tasks that this one called, as far as anybody asked for them.
         self.adopted: dict[str, Outcome] | None = None
         self._subscribers: WeakSet[Updates] | None = None
 
@@ -149,6 +151,8 @@ class PendingResults:
         self._outcomes: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
         #: How many wait for an outcome. This holds it, and with it those who wait.
         self._held: Counter[Outcome] = Counter()
+        #: Updates of tasks that other tasks called, and that nobody has asked for yet.
+        self._early: OrderedDict[str, list[TaskUpdate]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -166,6 +170,8 @@ class PendingResults:
         outcome = self._outcomes.get(task_id)
         if outcome is None:
             outcome = self._outcomes[task_id] = Outcome(task_id, self._held)
+            for update in self._early.pop(task_id, ()):
+                outcome.apply(update)
         return outcome
 
     def begin(self, task_id: str) -> Outcome:
@@ -185,11 +191,13 @@ class PendingResults:
 
     def deliver(self, update: TaskUpdate) -> None:
         """Hand an update to whoever waits for that task."""
-        outcome = self._outcomes.get(update.task_id) or self._adopt(update)
-        if outcome is None:
+        outcome = self._outcomes.get(update.task_id)
+        if outcome is None and update.parent_id is not None:
+            self._keep(update)
+        elif outcome is None:
             logger.debug("Nobody waits for the %s of task %s", update.state, update.task_id)
-            return
-        outcome.apply(update)
+        else:
+            outcome.apply(update)
 
     def deliver_undecodable(self, error: ResultUndecodable) -> None:
         """Fail the one result that can't be read."""
@@ -204,16 +212,12 @@ class PendingResults:
         for outcome in self:
             outcome.fail(error)
 
-    def _adopt(self, update: TaskUpdate) -> Outcome | None:
-        """Keep the result of a linked task with the task that called it.
+    def _keep(self, update: TaskUpdate) -> None:
+        """Keep what a linked task reports until somebody asks for it.
 
-        It may come before the caller's own result, which is what names its children.
+        That may come before the result of the task that called it, which is what names it.
         """
-        parent = self._outcomes.get(update.parent_id) if update.parent_id else None
-        if parent is None:
-            return None
-        outcome = self.register(update.task_id)
-        if parent.adopted is None:
-            parent.adopted = {}
-        parent.adopted[update.task_id] = outcome
-        return outcome
+        self._early.setdefault(update.task_id, []).append(update)
+        if len(self._early) > _EARLY:
+            task_id, _ = self._early.popitem(last=False)
+            logger.debug("Nobody asked for the result of the linked task %s", task_id)
