@@ -151,6 +151,8 @@ class PendingResults:
         self._outcomes: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
         #: How many wait for an outcome. This holds it, and with it those who wait.
         self._held: Counter[Outcome] = Counter()
+        #: Whether linked tasks may report. Up to Celery 5.5 they do not say who called them.
+        self.expects_links: bool = False
         #: Updates of tasks that other tasks called, and that nobody has asked for yet.
         self._early: OrderedDict[str, list[TaskUpdate]] = OrderedDict()
 
@@ -192,7 +194,7 @@ class PendingResults:
     def deliver(self, update: TaskUpdate) -> None:
         """Hand an update to whoever waits for that task."""
         outcome = self._outcomes.get(update.task_id)
-        if outcome is None and update.parent_id is not None:
+        if outcome is None and (update.parent_id is not None or self.expects_links):
             self._keep(update)
         elif outcome is None:
             logger.debug("Nobody waits for the %s of task %s", update.state, update.task_id)

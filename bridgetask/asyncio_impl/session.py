@@ -165,6 +165,7 @@ class Session:
             outcome = self.pending.register(call.task_id)
             outcome.apply(from_eager_result(call.task_id, call.eager))
             return
+        self.pending.expects_links = self._wire.recorder.links_used
         delivery.on_published = [
             callback for message in call.messages for callback in message.on_published
         ]

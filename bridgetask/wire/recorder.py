@@ -85,6 +85,8 @@ class Recorder:
         self.app = app
         self.reply_to = reply_to
         self._address_callbacks = address_callbacks
+        #: Whether any call had linked tasks, whose results come here as well.
+        self.links_used: bool = False
         self._recording: ContextVar[list[OutgoingMessage]] = ContextVar("recording")
         self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
         self._producer = _RecordingProducer(self)
@@ -198,6 +200,7 @@ class Recorder:
         embedded = body if isinstance(body, dict) else body[2]
         for link in ("callbacks", "errbacks"):
             if embedded.get(link):
+                self.links_used = True
                 embedded[link] = [self._with_reply_to(each) for each in embedded[link]]
 
     def _with_reply_to(self, signature: Any) -> Any:
