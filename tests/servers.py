@@ -14,8 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -278,14 +278,3 @@ def _stop(process: subprocess.Popen[Any], timeout: float) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
-
-
-@contextmanager
-def rabbitmq(**options: Any) -> Iterator[str]:
-    """Yield the URL of a RabbitMQ: the one that ``BRIDGETASK_AMQP_URL`` names, or a private one."""
-    named = os.environ.get("BRIDGETASK_AMQP_URL")
-    if named:
-        yield named
-        return
-    with RabbitMQ(**options) as node:
-        yield node.url()

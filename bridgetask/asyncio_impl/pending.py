@@ -28,7 +28,7 @@ class Outcome:
         "__weakref__",
         "_held",
         "_subscribers",
-        "adopted",
+        "children",
         "completion",
         "delivery",
         "history",
@@ -45,7 +45,7 @@ class Outcome:
         #: Whether the broker has the task's message; None for a task sent elsewhere.
         self.delivery: Completion | None = None
         #: Outcomes of the tasks that this one called, as far as anybody asked for them.
-        self.adopted: dict[str, Outcome] | None = None
+        self.children: dict[str, Outcome] | None = None
         self._subscribers: WeakSet[Updates] | None = None
 
     @property

@@ -293,9 +293,9 @@ class AsyncResult(Generic[R]):
         """Make the handle of a child from what ``AsyncResult.as_tuple`` of Celery left of it."""
         (task_id, _), _ = encoded
         outcome = self._session.pending.register(task_id)
-        if self._outcome.adopted is None:
-            self._outcome.adopted = {}
-        self._outcome.adopted[task_id] = outcome
+        if self._outcome.children is None:
+            self._outcome.children = {}
+        self._outcome.children[task_id] = outcome
         return AsyncResult(self._client, self._session, outcome, parent=self)
 
     def __eq__(self, other: object) -> bool:
