@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from .asyncio_impl.client import Client
 from .asyncio_impl.control import Control
+from .asyncio_impl.group import AsCompleted, GroupResult
 from .asyncio_impl.pending import Updates
 from .asyncio_impl.result import AsyncResult
 from .errors import *  # noqa: F403
 from .errors import __all__ as _errors
 from .wire.results import TaskUpdate
 
-__all__ = ["AsyncResult", "Client", "Control", "TaskUpdate", "Updates", *_errors]
+__all__ = [
+    "AsCompleted",
+    "AsyncResult",
+    "Client",
+    "Control",
+    "GroupResult",
+    "TaskUpdate",
+    "Updates",
+    *_errors,
+]
 
 __version__ = "0.1.0"

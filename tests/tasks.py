@@ -129,3 +129,21 @@ def die() -> None:
 def proj_add(x: int, y: int) -> int:
     """The task of the README."""
     return x + y
+
+
+@app.task
+def identity(value: Any) -> Any:
+    return value
+
+
+@app.task
+def nap(seconds: float) -> float:
+    """Sleep, and return for how long."""
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(bind=True)
+def stamps(self: Any) -> dict[str, Any]:
+    found: dict[str, Any] = self.request.stamps
+    return found

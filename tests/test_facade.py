@@ -13,12 +13,12 @@ from bridgetask import errors
 
 
 def test_the_facade_exports_the_union_of_its_modules() -> None:
-    modules = ("client", "control", "result")
+    modules = ("client", "control", "group", "result")
     exported = {"TaskUpdate", "Updates", *errors.__all__}
     for name in modules:
         module = importlib.import_module(f"bridgetask.asyncio_impl.{name}")
         exported |= set(module.__all__)
-    assert set(bridgetask.__all__) == exported - {"OnCancel"}
+    assert set(bridgetask.__all__) == exported - {"AnyResult", "OnCancel", "walk"}
     assert all(hasattr(bridgetask, name) for name in bridgetask.__all__)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import celery.exceptions
 import pytest
-from celery import Celery
+from celery import Celery, group
 
 from bridgetask import BrokerUnreachable, RemoteTraceback, Unconfirmed
 from bridgetask.testing import InMemoryClient
@@ -140,3 +140,14 @@ async def test_events_reach_nobody_and_harm_nobody(memory_app: Celery) -> None:
     async with InMemoryClient(memory_app) as client:
         assert await client.send_task("memory.add", (1, 2)) == 3
     assert len(client.sent) == 1
+
+
+async def test_groups_and_chains_that_end_in_groups_are_run(memory_app: Celery) -> None:
+    add, fail = memory_app.tasks["memory.add"], memory_app.tasks["memory.fail"]
+    async with InMemoryClient(memory_app) as client:
+        members = group(add.s(1), add.s(2))
+        assert await client.apply_async(members, (1,)) == [2, 3]
+        assert await client.apply_async(add.s(1, 1) | members) == [3, 4]
+        assert [value async for value in client.map(add.s(1), [1, 2])] == [2, 3]
+        with pytest.raises(tasks.ComplexError):
+            await client.apply_async(fail.si() | members)

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
 from ..wire.recorder import RecordedCall
+from ..wire.results import result_tree
 from ..wire.wire import Wire
 from .control import Control
-from .result import AsyncResult, OnCancel
-from .session import Connect, Delivery, Session
+from .group import GroupResult
+from .map import map_calls
+from .result import AnyResult, AsyncResult, OnCancel
+from .session import Connect, Session
+from .submission import Submission
 from .transports.amqp import amqp_transports
 
 if TYPE_CHECKING:
     from celery import Celery, Task
-    from celery.canvas import Signature
+    from celery.canvas import Signature, group
 
 __all__ = ["Client"]
 
@@ -105,24 +109,45 @@ class Client:
         session = self._running_session()
         on_cancel = self._pop_on_cancel(options)
         call = self._wire.recorder.send_task(name, args, kwargs, options)
-        return self._submit(session, call, on_cancel)
+        handle: AsyncResult[Any] = self._submit(session, call, on_cancel)
+        return handle
 
+    @overload
+    def delay(self, task: group) -> GroupResult: ...  # type: ignore[overload-overlap]
+    @overload
     def delay(
         self, task: Task[P, R] | Signature[R], *args: P.args, **kwargs: P.kwargs
-    ) -> AsyncResult[R]:
+    ) -> AsyncResult[R]: ...
+    def delay(self, task: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a task of the app, as ``Task.delay`` does: ``delay(add, 1, 2)``.
 
         :raises TypeError: the task does not take these arguments.
         """
         return self.apply_async(task, args, kwargs)
 
+    @overload
+    def apply_async(
+        self,
+        task: group,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> GroupResult: ...
+    @overload
     def apply_async(
         self,
         task: Task[P, R] | Signature[R],
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[R]:
+    ) -> AsyncResult[R]: ...
+    def apply_async(
+        self,
+        task: Any,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
         """Call a task of the app or a signature, as their own ``apply_async`` does.
 
         Takes and raises what :meth:`send_task` does. With ``task_always_eager`` the task runs on
@@ -134,6 +159,46 @@ class Client:
         on_cancel = self._pop_on_cancel(options)
         call = self._wire.recorder.apply_async(task, args, kwargs, options)
         return self._submit(session, call, on_cancel)
+
+    def map(
+        self,
+        task: Task[Any, R] | Signature[R],
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        *,
+        limit: int = 100,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> AsyncIterator[R]:
+        """Call a task with each item, and iterate over the values.
+
+        .. code-block:: python
+
+            async for page in client.map(fetch, urls, limit=20):
+                ...
+
+        Leaving the loop early calls no more; what is in flight runs on, unless ``on_cancel`` says
+        otherwise. Unlike ``Task.map`` of Celery this is one task for each item.
+
+        :param iterable: what to call the task with, evaluated as far as needed; it may be
+            asynchronous.
+        :param limit: how many calls may be in flight, or waiting for their turn in the order.
+        :param ordered: whether values come in the order of the items, or as they are there.
+        :param return_exceptions: whether to yield what went wrong with an item in the place of its
+            value, rather than to raise it.
+        :param options: options of each call; see :meth:`send_task`.
+        :raises InvalidOption: ``limit`` is not a positive number.
+        :raises Exception: what :meth:`AsyncResult.get` raises.
+        """
+        return map_calls(
+            self,
+            task,
+            iterable,
+            limit=limit,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            options=options,
+        )
 
     def result(self, task_id: str) -> AsyncResult[Any]:
         """Return the handle of a task by its id.
@@ -244,50 +309,39 @@ class Client:
             return _checked_on_cancel(options.pop("on_cancel"))
         return self._on_cancel
 
-    def _submit(
-        self, session: Session, call: RecordedCall, on_cancel: OnCancel
+    def _submit(self, session: Session, call: RecordedCall, on_cancel: OnCancel) -> Any:
+        submission = Submission(self, session, call, on_cancel)
+        submission.start()
+        return submission.handle
+
+    def _result_on(
+        self,
+        session: Session,
+        task_id: str,
+        *,
+        parent: AnyResult | None = None,
+        called_by_task: bool = False,
     ) -> AsyncResult[Any]:
-        handle, delivery = self._handle_of(session, call, on_cancel)
-        session.submit(call, delivery)
-        return handle
-
-    def _handle_of(
-        self, session: Session, call: RecordedCall, on_cancel: OnCancel
-    ) -> tuple[AsyncResult[Any], Delivery]:
-        """Return the handle of a call; its parents are the steps of a chain before the last."""
-        results = self._wire.settings.results
-        if not call.ignored and not results.supported:
-            raise InvalidOption("result_backend", str(results.unavailable))
-        no_result = results.unavailable
-        if call.reply_elsewhere:
-            no_result = "its reply_to is another address than this client's"
-        steps = [call.result]
-        while steps[-1].parent is not None:
-            steps.append(steps[-1].parent)
-        outcomes = [session.pending.begin(step.id) for step in reversed(steps)]
-        delivery = Delivery(f"{call.name}[{call.task_id}]", outcomes)
-        handle: AsyncResult[Any] | None = None
-        for outcome in outcomes:
-            handle = AsyncResult(
-                self,
-                session,
-                outcome,
-                name=call.name if outcome is outcomes[-1] else None,
-                parent=handle,
-                ignored=call.ignored,
-                delivery=delivery,
-                no_result=no_result,
-                on_cancel=on_cancel,
-            )
-        assert handle is not None
-        return handle, delivery
-
-    def _result_on(self, session: Session, task_id: str) -> AsyncResult[Any]:
+        """Return the handle of a task that this client did not send, or does not hold any more."""
         outcome = session.pending.register(task_id)
         no_result = self._wire.settings.results.unavailable
-        if outcome.delivery is None:
+        linked = called_by_task and self._wire.recorder.links_used
+        if outcome.delivery is None and not linked:
             no_result = no_result or "rpc:// delivers results only to the client that sent the task"
-        return AsyncResult(self, session, outcome, delivery=outcome.delivery, no_result=no_result)
+        return AsyncResult(
+            self, session, outcome, parent=parent, delivery=outcome.delivery, no_result=no_result
+        )
+
+    def _child_on(self, session: Session, encoded: Any) -> AnyResult:
+        """Return the handle of what a task called, by what Celery's ``as_tuple`` left of it."""
+        node_id, encoded_parent, members = result_tree(encoded)
+        parent = self._child_on(session, encoded_parent) if encoded_parent else None
+        if members is None:
+            return self._result_on(session, node_id, parent=parent, called_by_task=True)
+        group = GroupResult(self, session, node_id, parent=parent)
+        group._extend([self._child_on(session, member) for member in members])
+        group._close(None)
+        return group
 
     def _revoke_in_background(self, task_id: str, *, terminate: bool) -> None:
         """Revoke a task on behalf of somebody who was cancelled, and so can't wait for it."""

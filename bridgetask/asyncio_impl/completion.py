@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 __all__ = ["Completion"]
 
@@ -14,7 +15,7 @@ class Completion:
     touches nobody else, and an error that nobody asks for makes no noise.
     """
 
-    __slots__ = ("__weakref__", "_waiters", "done", "error", "raised")
+    __slots__ = ("__weakref__", "_callbacks", "_waiters", "done", "error", "raised")
 
     def __init__(self) -> None:
         self.done: bool = False
@@ -22,6 +23,7 @@ class Completion:
         #: Whether anybody was told of the error.
         self.raised: bool = False
         self._waiters: list[asyncio.Future[None]] | None = None
+        self._callbacks: list[Callable[[], object]] | None = None
 
     @property
     def awaited(self) -> bool:
@@ -35,6 +37,18 @@ class Completion:
         for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            callback()
+
+    def then(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``, which may not raise, once this is done: at once if it is."""
+        if self.done:
+            callback()
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
 
     async def wait(self) -> None:
         """Return once this is done.

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from ..errors import ResultTimeout, ResultUnavailable, SendError
-from ..wire.results import FAILURE, PENDING, SUCCESS, TaskUpdate
+from ..wire.results import TaskUpdate
 from .completion import Completion
 from .pending import Outcome, Updates
+from .state import TaskState
 
 if TYPE_CHECKING:
     from .client import Client
+    from .group import GroupResult
     from .session import Session
 
-__all__ = ["AsyncResult", "OnCancel"]
+__all__ = ["AnyResult", "AsyncResult", "OnCancel", "walk"]
 
 R = TypeVar("R")
 
 OnCancel = Literal["revoke", "terminate"] | None
 
+#: A handle: of a task, or of a group.
+AnyResult: TypeAlias = "AsyncResult[Any] | GroupResult"
 
-class AsyncResult(Generic[R]):
+
+class AsyncResult(TaskState, Generic[R]):
     """A task that was sent. Awaiting it returns the task's value, or raises its exception.
 
     One rule tells what does I/O: what is not awaited does none, and answers with what is known.
@@ -39,10 +45,8 @@ class AsyncResult(Generic[R]):
         "_delivery",
         "_no_result",
         "_on_cancel",
-        "_outcome",
         "_session",
         "ignored",
-        "name",
         "parent",
     )
 
@@ -53,81 +57,35 @@ class AsyncResult(Generic[R]):
         outcome: Outcome,
         *,
         name: str | None = None,
-        parent: AsyncResult[Any] | None = None,
+        parent: AnyResult | None = None,
         ignored: bool = False,
         delivery: Completion | None = None,
         no_result: str | None = None,
         on_cancel: OnCancel = None,
     ) -> None:
+        super().__init__(outcome, name)
         self._client = client
         self._session = session
-        self._outcome = outcome
         self._delivery = delivery
         self._no_result = no_result
         self._on_cancel = on_cancel
-        #: The task's name, or None for one that was sent elsewhere.
-        self.name: str | None = name
-        #: The task before this one in a chain, or None.
-        self.parent: AsyncResult[Any] | None = parent
+        #: What comes before this task in a chain, or a chord's header, or None.
+        self.parent: AnyResult | None = parent
         #: Whether the worker sends no result; awaiting gives None once the broker has the message.
         self.ignored: bool = ignored
 
-    # What is known, without I/O.
-
     @property
-    def id(self) -> str:
-        """The task's id."""
-        return self._outcome.task_id
-
-    task_id = id
-
-    @property
-    def state(self) -> str:
-        """The state that was reported last, by Celery's names; ``PENDING`` before any."""
-        update = self._outcome.update
-        return update.state if update is not None else PENDING
-
-    status = state
-
-    @property
-    def result(self) -> Any:
-        """The return value, the exception, or the meta of the last state; None before any."""
-        update = self._outcome.update
-        return update.result if update is not None else None
-
-    @property
-    def info(self) -> Any:
-        """The same as :attr:`result`, as Celery has it."""
-        return self.result
-
-    @property
-    def traceback(self) -> str | None:
-        """The worker's traceback as text, if the task failed."""
-        update = self._outcome.update
-        return update.traceback if update is not None else None
-
-    @property
-    def children(self) -> list[AsyncResult[Any]] | None:
-        """Handles of the tasks that this one called, or None while that is not known.
+    def children(self) -> list[AnyResult] | None:
+        """Handles of the tasks and groups that this one called, or None while that is not known.
 
         By ``rpc://`` only the results of linked tasks come to this client.
+
+        :raises ResultUndecodable: the worker sent something else than children.
         """
         final = self._outcome.final
         if final is None:
             return None
         return [self._child(each) for each in final.children]
-
-    def ready(self) -> bool:
-        """Return whether the task has ended, well or not."""
-        return self._outcome.final is not None
-
-    def successful(self) -> bool:
-        """Return whether the task returned a value."""
-        return self.state == SUCCESS
-
-    def failed(self) -> bool:
-        """Return whether the task raised an exception."""
-        return self.state == FAILURE
 
     # What waits.
 
@@ -222,16 +180,35 @@ class AsyncResult(Generic[R]):
         self._outcome.fail(ResultUnavailable(f"task {self.id} was forgotten", task_id=self.id))
         self._outcome.history = None
 
-    async def collect(self) -> AsyncIterator[tuple[AsyncResult[Any], Any]]:
+    async def collect(self, intermediate: bool = False) -> AsyncIterator[tuple[AnyResult, Any]]:
         """Yield this result and those of the tasks that it called, each with its value.
 
         Breadth first, as ``celery.result.AsyncResult.collect`` does; raises what ``get`` raises.
+
+        :param intermediate: see :meth:`iterdeps`.
         """
-        waiting: list[AsyncResult[Any]] = [self]
-        while waiting:
-            node = waiting.pop(0)
+        async for _, node in walk(self, intermediate):
             yield node, await node.get()
-            waiting.extend(node.children or ())
+
+    def iterdeps(
+        self, intermediate: bool = False
+    ) -> AsyncIterator[tuple[AnyResult | None, AnyResult]]:
+        """Yield the tree of tasks that this one called, as pairs of a parent and its child.
+
+        Breadth first, beginning with ``(None, this one)``. Waits for each task to end, since only
+        then its children are known, where ``celery.result.AsyncResult.iterdeps`` raises
+        ``IncompleteStream``.
+
+        :param intermediate: whether to pass over what has not ended rather than wait for it.
+        """
+        return walk(self, intermediate)
+
+    async def get_leaf(self) -> Any:
+        """Return the value of the last task of the tree, as Celery's ``get_leaf`` does."""
+        value = None
+        async for _, node in walk(self):
+            value = await node.get()
+        return value
 
     # Within.
 
@@ -269,19 +246,44 @@ class AsyncResult(Generic[R]):
         return cast("R", final.result)
 
     def _check_result_can_come(self) -> None:
-        if self._no_result is not None and not self._outcome.history:
+        if self._no_result is not None and not self._done and not self._outcome.history:
             raise ResultUnavailable(
                 f"task {self.id} has no result here: {self._no_result}", task_id=self.id
             )
 
     def _raise_parent_error(self) -> None:
-        """Raise what a parent in a chain raised, as ``_maybe_reraise_parent_error`` does."""
+        """Raise what a parent raised, the first one first, as ``_maybe_reraise_parent_error``."""
+        parents = []
         parent = self.parent
         while parent is not None:
-            final = parent._outcome.final
-            if final is not None and final.error is not None:
-                raise final.error
+            parents.append(parent)
             parent = parent.parent
+        for parent in reversed(parents):
+            parent._raise_error()
+
+    def _raise_error(self) -> None:
+        """Raise what the task raised, if it did."""
+        final = self._outcome.final
+        if final is not None and final.error is not None:
+            raise final.error
+
+    @property
+    def _done(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        if self.ignored:
+            return self._delivery is None or self._delivery.done
+        return self._outcome.completion.done
+
+    def _when_done(self, callback: Callable[[], object]) -> None:
+        """Call back once there is nothing to wait for any more."""
+        if self.ignored and self._delivery is not None:
+            self._delivery.then(callback)
+        else:
+            self._outcome.completion.then(callback)
+
+    async def _hold(self, completion: Completion) -> None:
+        """Wait for something, and see to it that whoever waits is not collected meanwhile."""
+        await self._outcome.wait(completion)
 
     def _abandoned(self) -> None:
         """Revoke the task where the last one who waited was cancelled, if that was asked for."""
@@ -289,14 +291,17 @@ class AsyncResult(Generic[R]):
         if self._on_cancel is not None and not completion.done and not completion.awaited:
             self._client._revoke_in_background(self.id, terminate=self._on_cancel == "terminate")
 
-    def _child(self, encoded: Any) -> AsyncResult[Any]:
-        """Make the handle of a child from what ``AsyncResult.as_tuple`` of Celery left of it."""
-        (task_id, _), _ = encoded
-        outcome = self._session.pending.register(task_id)
+    def _child(self, encoded: Any) -> AnyResult:
+        """Make the handle of a child, which lives as long as this one."""
+        child = self._client._child_on(self._session, encoded)
         if self._outcome.children is None:
             self._outcome.children = {}
-        self._outcome.children[task_id] = outcome
-        return AsyncResult(self._client, self._session, outcome, parent=self)
+        for each in child._outcomes():
+            self._outcome.children[each.task_id] = each
+        return child
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        yield self._outcome
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, AsyncResult):
@@ -309,3 +314,16 @@ class AsyncResult(Generic[R]):
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""
         return f"<AsyncResult:{name}[{self.id}] {self.state}>"
+
+
+async def walk(
+    root: AnyResult, intermediate: bool = False
+) -> AsyncIterator[tuple[AnyResult | None, AnyResult]]:
+    """Yield pairs of a parent and its child; see :meth:`AsyncResult.iterdeps`."""
+    left: deque[tuple[AnyResult | None, AnyResult]] = deque([(None, root)])
+    while left:
+        parent, node = left.popleft()
+        yield parent, node
+        if not intermediate:
+            await node._wait()
+        left.extend((node, child) for child in node.children or ())

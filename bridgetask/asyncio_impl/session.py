@@ -3,79 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import warnings
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
-from ..errors import BridgetaskError, BrokerUnreachable, ClientClosed, WrongEventLoop
+from ..errors import BrokerUnreachable, ClientClosed, WrongEventLoop
 from ..wire.message import OutgoingMessage
-from ..wire.recorder import RecordedCall
-from ..wire.results import from_eager_result
 from ..wire.wire import Wire
 from .completion import Completion
-from .pending import Outcome, PendingResults
+from .pending import PendingResults
 from .transports.base import ControlChannel, ResultSource, Sender, Transports
 
-__all__ = ["Connect", "Delivery", "Session"]
+__all__ = ["Connect", "Session"]
 
 #: Makes the transports of a session.
 Connect = Callable[[Wire, PendingResults, asyncio.AbstractEventLoop], Transports]
 
-logger: logging.Logger = logging.getLogger(__name__)
-
 #: Seconds that disconnecting may take when the event loop ends under an open client.
 _AT_LOOP_END = 1.0
-
-
-class Delivery(Completion):
-    """Whether the broker has a task's message. If it fails, so do the outcomes that hang on it."""
-
-    __slots__ = ("_name", "_outcomes", "on_published")
-
-    def __init__(self, name: str, outcomes: list[Outcome]) -> None:
-        super().__init__()
-        self._name = name
-        #: Called once the broker has it, before those who wait are told: Celery's signals.
-        self.on_published: list[Callable[[], object]] = []
-        # Weakly: an outcome lives as long as somebody holds a handle of it.
-        self._outcomes = [weakref.ref(outcome) for outcome in outcomes]
-        for outcome in outcomes:
-            outcome.delivery = self
-
-    def complete(self, error: BaseException | None = None) -> None:
-        """Tell those who wait for the send, and fail those who wait for a result in vain."""
-        if error is None:
-            callbacks, self.on_published = self.on_published, []
-            for callback in callbacks:
-                _call(callback)
-        super().complete(error)
-        if not isinstance(error, BridgetaskError):
-            return
-        held = [outcome for each in self._outcomes if (outcome := each()) is not None]
-        for outcome in held:
-            outcome.fail(error)
-        if not held and not self.awaited:
-            self._log()  # there is no handle left to ask by
-
-    def _log(self) -> None:
-        """Do not let a task be lost in silence."""
-        if self.error is not None and not self.raised:
-            self.raised = True
-            logger.error("Task %s was not sent, and nobody asked: %s", self._name, self.error)
-
-    def __del__(self) -> None:
-        self._log()
-
-
-def _call(callback: Callable[[], object]) -> None:
-    """Run what follows a publish. It comes too late to fail the call, as in Celery's signals."""
-    try:
-        callback()
-    except Exception:
-        logger.exception("%r failed after a message was published", callback)
 
 
 class Session:
@@ -102,9 +49,11 @@ class Session:
         transports = connect(wire, self.pending, loop)
         self._sender: Sender = transports.sender
         self._results: ResultSource = transports.results
+        self._start_results = transports.results.start
         self._replies: ControlChannel = transports.replies
         self._on_reply: dict[str, Callable[[object], None]] = {}
         self._guard: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
         loop.call_soon_threadsafe(self._start)  # another thread may be making this
 
     def _start(self) -> None:
@@ -158,26 +107,21 @@ class Session:
                 f"no broker could be connected to within {self._send_timeout} s"
             ) from None
 
-    def submit(self, call: RecordedCall, delivery: Delivery) -> None:
-        """Take a call's messages, to be sent as soon as that can be done."""
-        if call.eager is not None:
-            delivery.complete()
-            outcome = self.pending.register(call.task_id)
-            outcome.apply(from_eager_result(call.task_id, call.eager))
-            return
-        self.pending.expects_links = self._wire.recorder.links_used
-        delivery.on_published = [
-            callback for message in call.messages for callback in message.on_published
-        ]
-        receives = not call.ignored and self._wire.settings.results.unavailable is None
+    def send(
+        self, message: OutgoingMessage, delivery: Completion, *, receives: Sequence[str] = ()
+    ) -> None:
+        """Take a message, to be sent as soon as that can be done.
+
+        :param receives: the ids of the tasks whose results may come once it is sent.
+        """
         deadline = self.loop.time() + self._send_timeout
-        for index, message in enumerate(call.messages):
-            self._sender.send(
-                message,
-                delivery if index == 0 else Completion(),
-                deadline,
-                self._results.start if receives else None,
-            )
+        self._sender.send(message, delivery, deadline, self._start_results if receives else None)
+
+    def run(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Run what sends more messages, until the session is closed at the latest."""
+        task = self.loop.create_task(sending)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def command(self, message: OutgoingMessage) -> None:
         """Send a command to workers; return once the broker has confirmed it.
@@ -216,6 +160,8 @@ class Session:
         with suppress(TimeoutError):
             # Saying goodbye wants its share of the time, too.
             async with asyncio.timeout_at(deadline - timeout / 4):
+                while self._background:
+                    await asyncio.wait(self._background)
                 await self._sender.drain()
         try:
             async with asyncio.timeout_at(deadline):
@@ -232,6 +178,8 @@ class Session:
         self.closed = True
         if self._guard is not None:
             self._guard.cancel()
+        for task in self._background:
+            task.cancel()
         self._sender.abort()
         self._results.abort()
         self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))

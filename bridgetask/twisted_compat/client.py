@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 
 from ..asyncio_impl.client import Client
+from ..asyncio_impl.submission import Submission
+from ..wire.canvas import group_of
 from ..wire.recorder import RecordedCall, is_signature, is_task
-from .deferred import EventLoop, event_loop_for
+from .deferred import EventLoop, event_loop_for, for_each
 from .result import DeferredTask
 
 if TYPE_CHECKING:
@@ -74,6 +76,25 @@ class TwistedCelery:
         task = _unwrapped(task)
         return self._call(self.client._wire.recorder.apply_async, (task, args, kwargs), options)
 
+    def map(
+        self,
+        task: Any,
+        iterable: Iterable[Any],
+        callback: Callable[[Any], object] | None = None,
+        **options: Any,
+    ) -> Deferred[list[Any]]:
+        """Call a task with each item; see :meth:`bridgetask.Client.map`, whose options this takes.
+
+        On other reactors than asyncio's, ``iterable`` is evaluated in the loop's thread.
+
+        :param callback: called with each value as it comes, in this thread.
+        :returns: a Deferred with the list of the values; empty with a ``callback``.
+        """
+        values: list[Any] = []
+        mapped = self.client.map(_unwrapped(task), iterable, **options)
+        ended = for_each(mapped, callback or values.append, self._acquired())
+        return ended.addCallback(lambda _: values)
+
     def result(self, task_id: str) -> DeferredTask:
         """Return the result of a task by its id; see :meth:`bridgetask.Client.result`."""
         event_loop = self._acquired()
@@ -124,9 +145,9 @@ class TwistedCelery:
         session = client._session_on(event_loop.loop)
         on_cancel = client._pop_on_cancel(options)
         call = record(*args, options)
-        handle, delivery = client._handle_of(session, call, on_cancel)
-        event_loop.call(session.submit, call, delivery)
-        return DeferredTask(handle, event_loop)
+        submission = Submission(client, session, call, on_cancel)
+        event_loop.call(submission.start)
+        return DeferredTask(submission.handle, event_loop)
 
     def _acquired(self) -> EventLoop:
         """Return the event loop to run on, chosen when it is first needed."""
@@ -226,6 +247,22 @@ class CeleryClient:
     def si(self, *args: Any, **kwargs: Any) -> DeferredSignature:
         """Return an immutable signature of the task, as ``Task.si`` does."""
         return DeferredSignature(self._task.si(*args, **kwargs), self._using)
+
+    def map(self, items: Any) -> DeferredSignature:
+        """Return a signature that runs the task with each item, as ``Task.map`` does."""
+        return DeferredSignature(self._task.map(items), self._using)
+
+    def starmap(self, items: Any) -> DeferredSignature:
+        """Return a signature that runs the task with each tuple, as ``Task.starmap`` does."""
+        return DeferredSignature(self._task.starmap(items), self._using)
+
+    def chunks(self, items: Any, size: int) -> DeferredSignature:
+        """Return a signature of a group that runs the task in parts, as ``Task.chunks`` does."""
+        return DeferredSignature(self._task.chunks(items, size), self._using)
+
+    def group(self, *members: Any) -> DeferredSignature:
+        """Return the group of ``members``, each a signature: ``my_task.group(a.s(1), b.s(2))``."""
+        return DeferredSignature(group_of(map(_unwrapped, members)), self._using)
 
     def chain(self, *steps: Any) -> DeferredSignature:
         """Return the chain of ``steps``, each a signature: ``my_task.chain(a.s(1), b.s(2))``."""

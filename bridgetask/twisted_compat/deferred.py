@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from ..errors import InvalidOption
 
-__all__ = ["EventLoop", "event_loop_for", "install"]
+__all__ = ["EventLoop", "event_loop_for", "for_each", "install"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,33 @@ class EventLoop(Protocol):
 
     def release(self) -> None:
         """Let go of the loop, once nothing runs on it."""
+
+
+def for_each(
+    iterator: AsyncIterator[T], callback: Callable[[T], object], event_loop: EventLoop
+) -> Deferred[None]:
+    """Call ``callback`` with each item of an asynchronous iterator, in the reactor's thread.
+
+    :returns: a Deferred that fires after the last one, or with what iterating or the callback
+        raised; cancelling it ends the calls.
+    """
+
+    def one_more() -> Deferred[None]:
+        coming: Deferred[T] = event_loop.deferred(_next(iterator))
+        return coming.addCallback(take)
+
+    def take(item: T) -> Deferred[None]:
+        callback(item)
+        return one_more()
+
+    def ended(failure: Failure) -> None:
+        failure.trap(StopAsyncIteration)
+
+    return one_more().addErrback(ended)
+
+
+async def _next(iterator: AsyncIterator[T]) -> T:
+    return await anext(iterator)
 
 
 def event_loop_for(reactor: Any) -> EventLoop:

@@ -9,13 +9,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from .. import errors
-from ..asyncio_impl.result import AsyncResult
-from .deferred import EventLoop
+from ..asyncio_impl.group import GroupResult
+from ..asyncio_impl.result import AnyResult, AsyncResult
+from .deferred import EventLoop, for_each
 
 __all__ = ["DeferredTask", "TaskRevoked"]
 
 #: Methods of the handle that do I/O, and return a Deferred here.
-_AWAITABLE = frozenset({"forget", "get", "refresh", "revoke", "sent"})
+_AWAITABLE = frozenset({"forget", "get", "get_leaf", "join", "refresh", "revoke", "sent"})
 
 
 class TaskRevoked(errors.TaskRevoked, CancelledError):
@@ -38,10 +39,10 @@ class DeferredTask(Deferred[Any]):
     Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
     """
 
-    def __init__(self, handle: AsyncResult[Any], event_loop: EventLoop) -> None:
+    def __init__(self, handle: AnyResult, event_loop: EventLoop) -> None:
         super().__init__(lambda _: self._waiting.cancel())
         #: The handle, as asyncio code uses it.
-        self.task: AsyncResult[Any] = handle
+        self.task: AnyResult = handle
         self._event_loop = event_loop
         if handle._settled:
             self._waiting: Deferred[Any] = Deferred()
@@ -78,23 +79,26 @@ class DeferredTask(Deferred[Any]):
         :returns: a Deferred that fires after the final one, or with what makes it impossible;
             cancelling it ends the calls. What ``callback`` raises ends them, too.
         """
-        iterator = self.task.updates()
+        if not isinstance(self.task, AsyncResult):
+            raise TypeError("a group reports no states of its own: ask its members")
+        return for_each(self.task.updates(), callback, self._event_loop)
 
-        def one_more(update: Any = None) -> Deferred[None]:
-            if update is not None:
-                callback(update)
-            coming: Deferred[Any] = self._event_loop.deferred(anext(iterator))
-            return coming.addCallback(one_more)
+    def as_completed(self, callback: Callable[[DeferredTask], object]) -> Deferred[None]:
+        """Call ``callback`` with each member of a group as it ends, in this thread.
 
-        def ended(failure: Failure) -> None:
-            failure.trap(StopAsyncIteration)
-
-        return one_more().addErrback(ended)
+        :returns: a Deferred that fires after the last one, or with what makes a result
+            impossible; cancelling it ends the calls. What ``callback`` raises ends them, too.
+        """
+        if not isinstance(self.task, GroupResult):
+            raise TypeError("only a group has members")
+        return for_each(
+            self.task.as_completed(), lambda one: callback(self._deferred(one)), self._event_loop
+        )
 
     def collect(self) -> Deferred[list[tuple[DeferredTask, Any]]]:
         """Wait for this result and those of the tasks that it called, each with its value."""
 
-        async def collect() -> list[tuple[AsyncResult[Any], Any]]:
+        async def collect() -> list[tuple[AnyResult, Any]]:
             return [pair async for pair in self.task.collect()]
 
         return self._event_loop.deferred(collect()).addCallback(
@@ -108,12 +112,19 @@ class DeferredTask(Deferred[Any]):
         return None if parent is None else self._deferred(parent)
 
     @property
+    def results(self) -> list[DeferredTask]:
+        """The members of a group, in order."""
+        if not isinstance(self.task, GroupResult):
+            raise AttributeError("results")
+        return [self._deferred(member) for member in self.task.results]
+
+    @property
     def children(self) -> list[DeferredTask] | None:
         """The tasks that this one called, or None while that is not known."""
         children = self.task.children
         return None if children is None else [self._deferred(child) for child in children]
 
-    def _deferred(self, handle: AsyncResult[Any]) -> DeferredTask:
+    def _deferred(self, handle: AnyResult) -> DeferredTask:
         return self if handle is self.task else DeferredTask(handle, self._event_loop)
 
     def __getattr__(self, name: str) -> Any:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from celery import signals
-from celery.result import AsyncResult
+
+from ..errors import InvalidOption
+from .canvas import SentGroup, SentResult
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -51,7 +53,8 @@ def app_view(app: Celery, recorder: Recorder) -> Celery:
         producer_pool=_unconnected_pool(app),
         thread_oid=recorder.reply_to,
         oid=recorder.reply_to,
-        AsyncResult=partial(AsyncResult, app=app, backend=backend),
+        AsyncResult=SentResult,
+        GroupResult=SentGroup,
         amqp=_AmqpView(app, recorder),
         tasks=_TasksView(app, view),
         _task_views=WeakKeyDictionary(),
@@ -100,8 +103,20 @@ class RecordingBackend:
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing: the transport that receives results makes its own preparations."""
 
-    def remove_pending_result(self, result: Any) -> None:
-        """Do nothing: Celery's results are only made here, never waited for."""
+    def ensure_chords_allowed(self) -> None:
+        """Refuse a chord, and a group that a task follows, which is one.
+
+        :raises InvalidOption: always.
+        """
+        raise InvalidOption(
+            "task",
+            "can't be a chord, nor a group that a task follows: only a result backend that can"
+            " count its parts runs those, as redis:// does",
+        )
+
+    def apply_chord(self, header_result_args: Any, body: Any, **options: Any) -> None:
+        """Refuse a chord."""
+        self.ensure_chords_allowed()
 
 
 class _AmqpView:

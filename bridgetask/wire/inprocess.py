@@ -91,12 +91,17 @@ class InProcessWorker:
         except Exception as error:
             yield self._report(task.id, FAILURE, error, traceback.format_exc())
             for step in task.embed.get("chain") or ():
-                yield self._report(step["options"]["task_id"], FAILURE, error)
+                members = step["kwargs"]["tasks"] if step["subtask_type"] == "group" else [step]
+                for member in members:
+                    yield self._report(member["options"]["task_id"], FAILURE, error)
             return
         yield self._report(task.id, SUCCESS, value)
         chain = list(task.embed.get("chain") or ())
         if chain:
-            yield from self.run(self._next(task, chain.pop(), value, {"chain": chain}))
+            step = chain.pop()
+            members = step["kwargs"]["tasks"] if step["subtask_type"] == "group" else [step]
+            for member in members:
+                yield from self.run(self._next(task, member, value, {"chain": chain}))
         for link in task.embed.get("callbacks") or ():
             yield from self.run(self._next(task, link, value, {}))
 

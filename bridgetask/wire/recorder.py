@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import Task
 from celery.canvas import Signature
 from celery.local import Proxy, maybe_evaluate
-from celery.result import EagerResult
 from kombu import Producer
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..errors import InvalidOption
 from ..settings import RetryPolicy
 from .appview import app_view, task_view
+from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large_group
 from .message import Declaration, OutgoingMessage
 from .options import check_call, naming_the_option
 
@@ -54,22 +55,19 @@ def is_signature(candidate: object) -> bool:
 
 @dataclass(slots=True)
 class RecordedCall:
-    """A call of a task, as the messages that make it."""
+    """A call of a task or a signature, as the messages that make it."""
 
-    task_id: str
     name: str
-    #: Celery's result: the one that stands for the whole call.
+    #: Celery's result: the one that stands for the whole call, with its parents and members.
     result: Any
-    #: Whether the worker will send no result.
-    ignored: bool
+    messages: list[OutgoingMessage]
+    #: Whether it was said in the call that there will be no result, or that there will be one.
+    ignore_result: bool | None = None
     #: Where the result goes, if not to us: an address given as ``reply_to``.
     reply_elsewhere: bool = False
-    messages: list[OutgoingMessage] = field(default_factory=list)
-
-    @property
-    def eager(self) -> EagerResult[Any] | None:
-        """The result, where ``task_always_eager`` made Celery run the task on the spot."""
-        return self.result if isinstance(self.result, EagerResult) else None
+    #: The members of a large group that are still to be called, with these options.
+    rest: Iterator[SentResult] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Recorder:
@@ -114,65 +112,91 @@ class Recorder:
             apply = task_view(task, self._view).apply_async
             return self._record(task.name, apply, (args, kwargs), options)
         if isinstance(task, Signature):
-            signature = self._bind(task)
+            signature = bind(task, self._view)
+            if is_large_group(signature) and not self.app.conf.task_always_eager:
+                return self._record_in_steps(signature, args, kwargs, options)
             return self._record(signature.name, signature.apply_async, (args, kwargs), options)
         raise InvalidOption("task", f"must be a Celery task or signature, not {task!r}")
+
+    def record_more(self, call: RecordedCall, members: int) -> tuple[list[Any], list[Any]]:
+        """Record the next members of a large group: their results, and their messages.
+
+        There are no more where there are no results.
+
+        :raises InvalidOption: naming what can't be used.
+        :raises Exception: whatever else Celery raises for a member that can't be sent.
+        """
+        messages: list[OutgoingMessage] = []
+        with self._recording_to(messages), naming_the_option(call.options):
+            results = list(islice(call.rest or (), members))
+        return results, messages
 
     def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
         """Return the messages that ``publish`` sends through the producer it is given."""
         messages: list[OutgoingMessage] = []
-        token = self._recording.set(messages)
-        try:
+        with self._recording_to(messages):
             publish(self._producer)
-        finally:
-            self._recording.reset(token)
         return messages
 
-    def _bind(self, signature: Signature[Any]) -> Signature[Any]:
-        """Return a copy of the signature, and of what it holds, that records when applied."""
-        supported = {None, "chain"}
-        if signature.get("subtask_type") not in supported:
-            raise InvalidOption(
-                "task", f"{signature.subtask_type} signatures are not supported yet"
-            )
-        bound = signature.clone()
-        bound._app = self._view
-        bound._type = None
-        if signature.get("subtask_type") == "chain":
-            bound.kwargs["tasks"] = [self._bind(step) for step in bound.tasks]
-        return bound
+    def ignores_result(self, call: RecordedCall, result: Any, message: Any) -> bool:
+        """Tell whether the worker will send no result.
+
+        Where a call leaves it open, the worker's task decides (``app/trace.py``); the task or
+        the setting of the same name here is the best there is to know that.
+
+        :param result: Celery's result of the call, or of a part of it.
+        :param message: the message of that part, or None for one that a worker will send.
+        """
+        headers = message.properties.get("headers", {}) if message is not None else {}
+        said = call.ignore_result if result is call.result else None
+        said = headers.get("ignore_result") if said is None else said
+        if said is not None:
+            return bool(said)
+        name = headers.get("task") or getattr(result, "task_name", None) or call.name
+        task = self.app._tasks.get(name)
+        return bool(task.ignore_result if task else self.app.conf.task_ignore_result)
+
+    @contextmanager
+    def _recording_to(self, messages: list[OutgoingMessage]) -> Iterator[None]:
+        token = self._recording.set(messages)
+        try:
+            yield
+        finally:
+            self._recording.reset(token)
 
     def _record(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> RecordedCall:
         check_call(args[-2], args[-1], options)
         messages: list[OutgoingMessage] = []
-        token = self._recording.set(messages)
-        try:
-            with naming_the_option(options):
-                result = call(*args, **options)
-        finally:
-            self._recording.reset(token)
+        with self._recording_to(messages), naming_the_option(options):
+            result = call(*args, **options)
+        if result is None:
+            raise InvalidOption("task", f"is an empty {name}: there is nothing to call")
+        return self._recorded(name, result, messages, options)
+
+    def _record_in_steps(
+        self, signature: Signature[Any], args: Any, kwargs: Any, options: dict[str, Any]
+    ) -> RecordedCall:
+        check_call(args, kwargs, options)
+        call = self._recorded(signature.name, None, [], options)
+        call.options = options
+        call.result, call.rest = apply_in_steps(signature, args, kwargs, options)
+        _, call.messages = self.record_more(call, AT_ONCE)
+        return call
+
+    def _recorded(
+        self, name: str, result: Any, messages: list[OutgoingMessage], options: dict[str, Any]
+    ) -> RecordedCall:
         reply_to = options.get("reply_to")
+        ignored = getattr(result, "ignored", None)
         return RecordedCall(
-            task_id=result.id,
             name=name,
             result=result,
-            ignored=self._is_ignored(name, options, result),
-            reply_elsewhere=reply_to is not None and reply_to != self.reply_to,
             messages=messages,
+            ignore_result=True if ignored else options.get("ignore_result"),
+            reply_elsewhere=reply_to is not None and reply_to != self.reply_to,
         )
-
-    def _is_ignored(self, name: str, options: dict[str, Any], result: Any) -> bool:
-        """Tell whether the worker will send no result.
-
-        Where a call leaves it open, the worker's task decides (``app/trace.py``); the task or
-        the setting of the same name here is the best there is to know that.
-        """
-        if result.ignored or options.get("ignore_result") is not None:
-            return bool(result.ignored)
-        task = self.app._tasks.get(name)
-        return bool(task.ignore_result if task else self.app.conf.task_ignore_result)
 
     # What the view asks for while Celery's code runs:
 
@@ -202,6 +226,8 @@ class Recorder:
             if embedded.get(link):
                 self.links_used = True
                 embedded[link] = [self._with_reply_to(each) for each in embedded[link]]
+        if embedded.get("chain"):
+            embedded["chain"] = [self._with_reply_to(each) for each in embedded["chain"]]
 
     def _with_reply_to(self, signature: Any) -> Any:
         stamped = dict(signature)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.backends.base import Backend
 from celery.exceptions import TaskRevokedError
+from celery.result import EagerResult
 from celery.utils.serialization import UnpickleableExceptionWrapper
 from kombu.message import Message
 from kombu.serialization import loads, prepare_accept_content
@@ -27,7 +28,9 @@ __all__ = [
     "ResultDecoder",
     "TaskUpdate",
     "from_eager_result",
+    "is_eager_result",
     "load",
+    "result_tree",
     "revoked_here",
 ]
 
@@ -201,9 +204,30 @@ def _task_failed(
     )
 
 
-def from_eager_result(task_id: str, result: Any) -> TaskUpdate:
-    """Read Celery's ``EagerResult``: what ``task_always_eager`` ran on the spot."""
-    return TaskUpdate(task_id, result.state, result.result, result.traceback)
+def is_eager_result(result: object) -> bool:
+    """Tell whether this is what ``task_always_eager`` gives: the task was run on the spot."""
+    return isinstance(result, EagerResult)
+
+
+def from_eager_result(result: Any) -> TaskUpdate:
+    """Read Celery's ``EagerResult``."""
+    return TaskUpdate(result.id, result.state, result.result, result.traceback)
+
+
+def result_tree(encoded: Any) -> tuple[str, Any, list[Any] | None]:
+    """Read what ``as_tuple`` of a result of Celery's left of it.
+
+    :returns: the id of a task or group; its parent, encoded likewise, or None; and the members
+        of a group, encoded likewise, or None for a task.
+    :raises ResultUndecodable: it is something else.
+    """
+    try:
+        (node_id, parent), members = encoded
+    except (TypeError, ValueError):
+        node_id = parent = members = None
+    if not isinstance(node_id, str) or not isinstance(members, (list, tuple, type(None))):
+        raise ResultUndecodable(f"a child can't be read: {encoded!r}")
+    return node_id, parent, None if members is None else list(members)
 
 
 def revoked_here(task_id: str) -> TaskUpdate:

@@ -63,13 +63,6 @@ async def test_a_chain_raises_what_an_early_step_raised(client: Client) -> None:
         await handle
 
 
-async def test_a_group_is_refused_with_a_clear_error(client: Client) -> None:
-    from celery import group
-
-    with pytest.raises(InvalidOption, match=r"task: group signatures are not supported"):
-        client.apply_async(group(tasks.add.s(1, 2)))
-
-
 async def test_what_is_no_task_is_refused(client: Client) -> None:
     with pytest.raises(InvalidOption, match="task: must be a Celery task or signature"):
         client.apply_async(print)  # type: ignore[arg-type]

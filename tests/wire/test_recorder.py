@@ -277,7 +277,7 @@ def test_task_sent_is_kept_until_the_message_is_published(recorder: Recorder) ->
             callback()
     finally:
         signals.task_sent.disconnect(receiver)
-    assert sent == [call.task_id]
+    assert sent == [call.result.id]
 
 
 def test_linked_tasks_are_told_to_answer_to_us_at_every_depth(recorder: Recorder) -> None:
@@ -350,7 +350,7 @@ def test_inside_a_task_the_call_becomes_its_child(recorder: Recorder) -> None:
     assert worker_task is not None
     headers = call.messages[0].properties["headers"]
     assert (headers["root_id"], headers["parent_id"]) == ("the-root", "the-parent")
-    assert [child.id for child in children] == [call.task_id]
+    assert [child.id for child in children] == [call.result.id]
 
 
 def test_the_worker_decides_where_a_call_leaves_open_if_its_result_is_ignored(
@@ -359,9 +359,14 @@ def test_the_worker_decides_where_a_call_leaves_open_if_its_result_is_ignored(
     @recorder.app.task(shared=False, ignore_result=True, name="silent")
     def silent() -> None: ...
 
+    def ignored(name: str, **options: Any) -> bool:
+        call = recorder.send_task(name, None, None, options)
+        return recorder.ignores_result(call, call.result, call.messages[0])
+
     recorder.app.finalize()
-    assert recorder.send_task("silent", None, None, {}).ignored
-    assert not recorder.send_task("silent", None, None, {"ignore_result": False}).ignored
-    assert not recorder.send_task("unknown", None, None, {}).ignored
+    assert ignored("silent")
+    assert not ignored("silent", ignore_result=False)
+    assert not ignored("unknown")
+    assert ignored("unknown", ignore_result=True)
     recorder.app.conf.task_ignore_result = True
-    assert recorder.send_task("unknown", None, None, {}).ignored
+    assert ignored("unknown")

@@ -1,0 +1,105 @@
+"""Many calls of one task, with a bounded number of them in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidOption
+from .completion import Completion
+from .result import AsyncResult
+
+if TYPE_CHECKING:
+    from .client import Client
+
+__all__ = ["map_calls"]
+
+#: How many calls are made in one turn of the event loop.
+_PER_TURN = 20
+
+
+async def map_calls(
+    client: Client,
+    task: Any,
+    iterable: Iterable[Any] | AsyncIterable[Any],
+    *,
+    limit: int,
+    ordered: bool,
+    return_exceptions: bool,
+    options: Mapping[str, Any],
+) -> AsyncIterator[Any]:
+    """Yield the task's value for each item; see :meth:`bridgetask.Client.map`."""
+    if not isinstance(limit, int) or limit < 1:
+        raise InvalidOption("limit", f"must be a whole number from 1 on, not {limit!r}")
+    in_flight = _InFlight(ordered)
+    items = _each(iterable)
+    exhausted = False
+    try:
+        while True:
+            while not exhausted and len(in_flight.calls) < limit:
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    exhausted = True
+                    break
+                in_flight.add(client.apply_async(task, (item,), **options))
+                if len(in_flight.calls) % _PER_TURN == 0:
+                    await asyncio.sleep(0)
+            if not in_flight.calls:
+                return
+            yield await _value(await in_flight.next(), return_exceptions)
+    finally:
+        for call in in_flight.calls:
+            call._abandoned()
+
+
+class _InFlight:
+    """The calls whose values have not been asked for yet."""
+
+    def __init__(self, ordered: bool) -> None:
+        self._ordered = ordered
+        self._ended: deque[AsyncResult[Any]] = deque()
+        self._news = Completion()
+        self.calls: deque[AsyncResult[Any]] = deque()
+
+    def add(self, call: AsyncResult[Any]) -> None:
+        call._check_result_can_come()
+        self.calls.append(call)
+        if not self._ordered:
+            call._when_done(partial(self._note_end, call))
+
+    def _note_end(self, call: AsyncResult[Any]) -> None:
+        self._ended.append(call)
+        self._news.complete()
+
+    async def next(self) -> AsyncResult[Any]:
+        """Return the call to ask for its value next: the first one, or the first that ended."""
+        if self._ordered:
+            return self.calls.popleft()
+        while not self._ended:
+            self._news = Completion()
+            await self.calls[0]._hold(self._news)
+        call = self._ended.popleft()
+        self.calls.remove(call)
+        return call
+
+
+async def _value(call: AsyncResult[Any], return_exceptions: bool) -> Any:
+    try:
+        return await call.get()
+    except Exception as error:
+        if return_exceptions:
+            return error
+        raise
+
+
+async def _each(iterable: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(iterable, AsyncIterable):
+        async for item in iterable:
+            yield item
+    else:
+        for item in iterable:
+            yield item

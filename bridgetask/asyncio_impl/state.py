@@ -1,0 +1,108 @@
+"""What is known of a task, without I/O."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ..wire.results import FAILURE, PENDING, SUCCESS
+from .pending import Outcome
+
+__all__ = ["TaskState"]
+
+
+class TaskState:
+    """The last that was reported of a task. Nothing here waits or does I/O."""
+
+    __slots__ = ("_name", "_outcome")
+
+    def __init__(self, outcome: Outcome, name: str | None) -> None:
+        self._outcome = outcome
+        self._name = name
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self._outcome.task_id
+
+    task_id = id
+
+    @property
+    def state(self) -> str:
+        """The state that was reported last, by Celery's names; ``PENDING`` before any."""
+        update = self._outcome.update
+        return update.state if update is not None else PENDING
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """The return value, the exception, or the meta of the last state; None before any."""
+        update = self._outcome.update
+        return update.result if update is not None else None
+
+    @property
+    def info(self) -> Any:
+        """The same as :attr:`result`, as Celery has it."""
+        return self.result
+
+    @property
+    def traceback(self) -> str | None:
+        """The worker's traceback as text, if the task failed."""
+        update = self._outcome.update
+        return update.traceback if update is not None else None
+
+    @property
+    def name(self) -> str | None:
+        """The task's name; for one that was sent elsewhere only with ``result_extended``."""
+        return self._name or self._meta("name")
+
+    @property
+    def args(self) -> Any:
+        """The task's arguments, with ``result_extended``, or None."""
+        return self._meta("args")
+
+    @property
+    def kwargs(self) -> Any:
+        """The task's keyword arguments, with ``result_extended``, or None."""
+        return self._meta("kwargs")
+
+    @property
+    def worker(self) -> str | None:
+        """The name of the worker that ran the task, with ``result_extended``, or None."""
+        worker: str | None = self._meta("worker")
+        return worker
+
+    @property
+    def retries(self) -> int | None:
+        """How many times the task was retried, with ``result_extended``, or None."""
+        retries: int | None = self._meta("retries")
+        return retries
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that the task came through, with ``result_extended``, or None."""
+        queue: str | None = self._meta("queue")
+        return queue
+
+    @property
+    def date_done(self) -> datetime | None:
+        """When the task ended, in UTC, where the backend keeps that, or None."""
+        date = self._meta("date_done")
+        return datetime.fromisoformat(date) if isinstance(date, str) else date
+
+    def ready(self) -> bool:
+        """Return whether the task has ended, well or not."""
+        return self._outcome.final is not None
+
+    def successful(self) -> bool:
+        """Return whether the task returned a value."""
+        return self.state == SUCCESS
+
+    def failed(self) -> bool:
+        """Return whether the task raised an exception."""
+        return self.state == FAILURE
+
+    def _meta(self, key: str) -> Any:
+        update = self._outcome.update
+        return update.meta.get(key) if update is not None else None

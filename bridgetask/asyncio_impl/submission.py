@@ -1,0 +1,191 @@
+"""A call on its way: the handles that stand for it, and the messages that they hang on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ClientClosed, InvalidOption
+from ..wire.canvas import is_group_result
+from ..wire.message import OutgoingMessage
+from ..wire.recorder import RecordedCall
+from ..wire.results import from_eager_result, is_eager_result
+from .completion import Completion
+from .delivery import Delivery, JointDelivery
+from .group import GroupResult
+from .result import AnyResult, AsyncResult, OnCancel
+from .session import Session
+
+if TYPE_CHECKING:
+    from .client import Client
+
+__all__ = ["Submission"]
+
+#: How many members of a large group are called in one turn of the event loop.
+_PER_TURN = 20
+#: How many messages of a large group may be under way before more members are called.
+_AHEAD = 1000
+
+
+class Submission:
+    """One recorded call, from its handle to its last message.
+
+    :param on_cancel: what cancelling the last one who waits does.
+    """
+
+    def __init__(
+        self, client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
+    ) -> None:
+        self._client = client
+        self._session = session
+        self._call = call
+        self._on_cancel = on_cancel
+        self._recorder = client._wire.recorder
+        self._messages: dict[str, OutgoingMessage] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        self._outgoing: list[tuple[OutgoingMessage, Completion]] = []
+        self._to_receive: list[str] = []
+        self._under_way: deque[Completion] = deque()
+        self._stepping = threading.Lock()
+        self._take(call.messages)
+        self.handle: AnyResult = self._handle(call.result)
+
+    def start(self) -> None:
+        """Send what is recorded so far, and begin to call the rest. Runs on the event loop."""
+        self._session.pending.expects_links = self._recorder.links_used
+        self._flush()
+        if self._call.rest is not None:
+            self._session.run(self._send_rest())
+
+    def finish(self) -> None:
+        """Call what is left of a large group at once, however long that takes.
+
+        :raises Exception: whatever Celery raises for a member that can't be sent.
+        """
+        while self._step():
+            pass
+        self._session.loop.call_soon_threadsafe(self._flush)
+
+    # The messages.
+
+    def _take(self, messages: list[OutgoingMessage]) -> None:
+        self._messages.clear()
+        self._deliveries.clear()
+        for message in messages:
+            task_id = message.task_id
+            delivery = Completion()
+            if task_id is not None:
+                name = message.properties["headers"].get("task", self._call.name)
+                delivery = Delivery(f"{name}[{task_id}]", message.on_published)
+                self._messages[task_id] = message
+                self._deliveries[task_id] = delivery
+            self._outgoing.append((message, delivery))
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        to_receive, self._to_receive = self._to_receive, []
+        for message, delivery in outgoing:
+            self._session.send(message, delivery, receives=to_receive)
+            self._under_way.append(delivery)
+
+    async def _send_rest(self) -> None:
+        try:
+            while self._step():
+                self._flush()
+                await asyncio.sleep(0)
+                while len(self._under_way) > _AHEAD:
+                    oldest = self._under_way.popleft()
+                    settled = Completion()
+                    oldest.then(settled.complete)
+                    await settled.wait()
+        except asyncio.CancelledError:
+            self._close_group(ClientClosed("the client was closed before all members were sent"))
+            raise
+        except Exception:  # the handle has it
+            self._flush()
+
+    def _step(self) -> bool:
+        """Call some more members of a large group; return whether there may be others."""
+        group = self.handle
+        assert isinstance(group, GroupResult)
+        with self._stepping:
+            if group._built.done:
+                return False
+            try:
+                results, messages = self._recorder.record_more(self._call, _PER_TURN)
+                self._take(messages)
+                group._extend([self._handle(result) for result in results])
+            except Exception as error:
+                self._close_group(error)
+                raise
+            if not results:
+                self._close_group(None)
+            return bool(results)
+
+    def _close_group(self, error: BaseException | None) -> None:
+        assert isinstance(self.handle, GroupResult)
+        self.handle._close(error)
+
+    # The handles.
+
+    def _handle(self, result: Any, carrier: Delivery | None = None) -> Any:
+        """Return the handle for a result of Celery's, with those of its parents and members.
+
+        :param carrier: the message that the task hangs on where it has none of its own, since a
+            worker will send that.
+        """
+        line = [result]
+        while line[-1].parent is not None:
+            line.append(line[-1].parent)
+        handle: Any = None
+        for each in reversed(line):
+            if is_group_result(each):
+                handle = self._group(each, handle, carrier)
+            else:
+                handle = self._single(each, handle, carrier)
+            carrier = handle._delivery
+        return handle
+
+    def _group(self, result: Any, parent: Any, carrier: Delivery | None) -> GroupResult:
+        joint = JointDelivery(f"{self._call.name}[{result.id}]")
+        group = GroupResult(self._client, self._session, result.id, parent=parent, delivery=joint)
+        group._extend([self._handle(member, carrier) for member in result.results])
+        if result is self._call.result and self._call.rest is not None:
+            group._finish_building = self.finish
+        else:
+            group._close(None)
+        return group
+
+    def _single(self, result: Any, parent: Any, carrier: Delivery | None) -> AsyncResult[Any]:
+        call, settings = self._call, self._client._wire.settings.results
+        message = self._messages.get(result.id)
+        ignored = self._recorder.ignores_result(call, result, message)
+        no_result = settings.unavailable
+        if not ignored and not settings.supported:
+            raise InvalidOption("result_backend", str(no_result))
+        if call.reply_elsewhere:
+            no_result = "its reply_to is another address than this client's"
+        outcome = self._session.pending.begin(result.id)
+        delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")
+        delivery.carry(outcome)
+        if is_eager_result(result):
+            delivery.complete()
+            outcome.apply(from_eager_result(result))
+        elif not ignored and no_result is None:
+            self._to_receive.append(result.id)
+        name = getattr(result, "task_name", None)
+        if name is None and message is not None:
+            name = message.properties["headers"].get("task", call.name)
+        return AsyncResult(
+            self._client,
+            self._session,
+            outcome,
+            name=name,
+            parent=parent,
+            ignored=ignored,
+            delivery=delivery,
+            no_result=no_result,
+            on_cancel=self._on_cancel,
+        )

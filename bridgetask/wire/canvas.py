@@ -1,0 +1,167 @@
+"""Canvas: signatures bound to a view of the app, so that Celery's own code applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from celery.canvas import Signature, _chain, _chord, chunks, group, task_name_from
+from celery.result import AsyncResult, GroupResult
+from celery.utils.functional import regen
+
+from ..errors import InvalidOption
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = [
+    "AT_ONCE",
+    "SentGroup",
+    "SentResult",
+    "apply_in_steps",
+    "bind",
+    "group_of",
+    "is_group_result",
+    "is_large_group",
+]
+
+#: How many members of a group are called at once, while the event loop waits.
+AT_ONCE = 100
+
+
+class SentResult(AsyncResult[Any]):
+    """Celery's result of a call, without what waits for it: the transports do that."""
+
+    backend = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        *,
+        task_name: str | None = None,
+        parent: Any = None,
+        **_: Any,
+    ) -> None:
+        self.id = id
+        self.task_name = task_name
+        self.parent = parent
+
+    _ignored = False
+    _cache = None
+
+    def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
+        """Leave out what Celery would open its result consumer for."""
+
+
+class SentGroup(GroupResult):
+    """Celery's result of a group, without what waits for it."""
+
+    def __init__(
+        self,
+        id: str | None = None,  # noqa: A002
+        results: Any = None,
+        parent: Any = None,
+        **_: Any,
+    ) -> None:
+        self.id = id
+        self.results = results
+        self.parent = parent
+
+    def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
+        """Leave out what Celery would open its result consumer for."""
+
+
+def bind(signature: dict[str, Any], view: Celery) -> Signature[Any]:
+    """Return a copy of a signature, and of those in it, that belongs to ``view``.
+
+    Signatures hold the task that made them, and the task its app: applied as they are, they
+    would go to that app's own connection.
+
+    :raises InvalidOption: it holds something else than signatures.
+    """
+    if not isinstance(signature, dict):
+        raise InvalidOption("task", f"must consist of signatures, not of {signature!r}")
+    if not isinstance(signature, Signature):
+        signature = Signature.from_dict(signature)  # a serialised one
+    bound: Any = type(signature).__new__(type(signature))
+    bound.update(signature)
+    bound._app = view
+    bound._type = None
+    bound.options = deepcopy(signature.options)
+    bound.kwargs = kwargs = dict(signature.kwargs)
+    if isinstance(signature, _chain):
+        bound._use_link = signature._use_link
+        bound._frozen = None
+    if isinstance(signature, (_chain, group)):
+        kwargs["tasks"] = _bind_all(signature.tasks, view)
+    elif isinstance(signature, _chord):
+        kwargs["header"] = _bind_all(signature.tasks, view)
+        kwargs["body"] = signature.body and bind(signature.body, view)
+    return bound  # type: ignore[no-any-return]
+
+
+def _bind_all(signatures: Any, view: Celery) -> Any:
+    if isinstance(signatures, dict):  # a chord's header that is a group
+        return bind(signatures, view)
+    bound = (bind(each, view) for each in signatures)
+    if type(signatures) in {list, tuple}:
+        return type(signatures)(bound)
+    return regen(bound)  # as lazy as it was
+
+
+def group_of(members: Iterable[Signature[Any]]) -> Signature[Any]:
+    """Return Celery's group of these signatures."""
+    return group(list(members))
+
+
+def is_group_result(result: object) -> bool:
+    """Tell whether this is Celery's result of a group."""
+    return isinstance(result, GroupResult)
+
+
+def is_large_group(signature: Signature[Any]) -> bool:
+    """Tell whether this is a group, or something like it, that is better called in steps.
+
+    A generator is evaluated no further than that takes.
+    """
+    if isinstance(signature, chunks):
+        return True
+    if not isinstance(signature, group):
+        return False
+    return len(list(islice(iter(signature.tasks), AT_ONCE + 1))) > AT_ONCE
+
+
+def apply_in_steps(
+    signature: Signature[Any],
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    options: dict[str, Any],
+) -> tuple[SentGroup, Iterator[SentResult]]:
+    """Follow ``group.apply_async``, but for the pace: each step of the iterator calls one member.
+
+    :returns: the group's result, whose list of results grows with the steps, and the steps.
+    """
+    members: Any = signature
+    if isinstance(signature, chunks):
+        options.setdefault("route_name", task_name_from(signature.kwargs["task"]))
+        members = signature.group()
+    for link in ("link", "link_error"):
+        if options.pop(link, None) is not None:
+            raise TypeError(f"Cannot add {link} to group: do that on individual tasks")
+    app = members.app
+    options, group_id, root_id = members._freeze_gid(options)
+    tasks = members._prepared(members.tasks, [], group_id, root_id, app)
+    results: list[SentResult] = []
+    sent = app.GroupResult(group_id, results)
+
+    def steps(applied: Iterable[SentResult]) -> Iterator[SentResult]:
+        for result in applied:
+            results.append(result)
+            yield result
+        if app.current_worker_task:
+            app.current_worker_task.add_trail(sent)
+
+    options |= {"args": args or (), "kwargs": kwargs or {}}
+    return sent, steps(members._apply_tasks(tasks, None, app, None, **options))
