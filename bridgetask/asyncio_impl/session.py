@@ -217,6 +217,13 @@ class Session:
             # Saying goodbye wants its share of the time, too.
             async with asyncio.timeout_at(deadline - timeout / 4):
                 await self._sender.drain()
+        unsent, awaited = self._sender.queued, self.pending.awaited
+        if unsent or awaited:
+            logger.warning(
+                "Closing abandons %d messages without a confirm, and %d awaited results",
+                unsent,
+                awaited,
+            )
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.gather(
