@@ -30,6 +30,22 @@ logger: logging.Logger = logging.getLogger(__name__)
 _AT_LOOP_END = 1.0
 
 
+#: The sessions of this process, and in a forked one those that it was forked with.
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_of_the_parent: list[Session] = []
+
+
+def _leave_the_parents_alone() -> None:
+    """Hold what a fork duplicated for good: to collect its sockets would unregister the parent's.
+
+    Both processes share the event loop's epoll.
+    """
+    _of_the_parent.extend(_sessions)
+
+
+os.register_at_fork(after_in_child=_leave_the_parents_alone)
+
+
 class Delivery(Completion):
     """Whether the broker has a task's message. If it fails, so do the outcomes that hang on it."""
 
@@ -105,6 +121,7 @@ class Session:
         self._replies: ControlChannel = transports.replies
         self._on_reply: dict[str, Callable[[object], None]] = {}
         self._guard: asyncio.Task[None] | None = None
+        _sessions.add(self)
         loop.call_soon_threadsafe(self._start)  # another thread may be making this
 
     def _start(self) -> None:
