@@ -165,6 +165,11 @@ class Sentinels:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def masters(self) -> set[str]:
+        """Return the ports that the sentinels name as the master's."""
+        asked = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+        return {each.cli(*asked).splitlines()[1] for each in self.sentinels}
+
     def _complete(self) -> bool:
         """Tell whether all sentinels know of each other and of the replica."""
         known = [each.cli("SENTINEL", "MASTER", self.name).split("\n") for each in self.sentinels]

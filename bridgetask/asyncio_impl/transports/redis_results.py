@@ -305,10 +305,9 @@ class RedisResults:
                     await self._subscribed(watches)
                     await self.fetch([watch.task_id for watch in watches])
                 except BridgetaskError as error:
+                    logger.warning("%s", error)
                     if not policy.allows(retries):
                         self._give_up(error)
-                        return
-                    logger.warning("%s. Trying again", error)
                 else:
                     logger.info("Receiving results from %s again", self._settings.address)
                     return
@@ -316,9 +315,10 @@ class RedisResults:
             self._recovery = None
 
     def _give_up(self, error: BridgetaskError) -> None:
+        """Fail the results of tasks that are with the broker; for the others, that is awaited."""
         for watch in self._wanted():
             outcome = watch.outcome()
-            if outcome is not None:
+            if outcome is not None and (outcome.delivery is None or outcome.delivery.done):
                 self._leave(watch.channel)
                 outcome.fail(error)
 
