@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 
 from ...errors import BackendError, BridgetaskError, ClientClosed, ResultUndecodable
 from ...redis_settings import RedisSettings
 from ...wire.backend import StoreWrite
 from ...wire.results import SUCCESS, ResultDecoder, TaskUpdate
 from ..completion import Completion
-from ..pending import Outcome, PendingResults
+from ..pending import PendingResults
 from .redis_commands import RedisCommands
 from .redis_connection import RedisConnector
 from .redis_subscriber import RedisSubscriber
+from .redis_watches import Watch, Watches
 
 __all__ = ["RedisResults"]
 
@@ -30,23 +29,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: Results that one ``MGET`` asks for at most, and that are decoded in one turn of the loop.
 _PER_READ, _PER_TURN = 500, 32
-
-
-class _Watch:
-    """A task whose result is waited for, and the channel that announces it."""
-
-    __slots__ = ("channel", "outcome", "read", "task_id", "unsent")
-
-    def __init__(
-        self, channel: bytes, task_id: str, outcome: weakref.ref[Outcome], *, unsent: bool
-    ) -> None:
-        self.channel = channel
-        self.task_id = task_id
-        self.outcome = outcome
-        #: Whether the task was still to be sent when the watch began.
-        self.unsent = unsent
-        #: Whether what was stored before the subscription has been read.
-        self.read = Completion()
 
 
 class RedisResults:
@@ -72,8 +54,8 @@ class RedisResults:
         self._commands = RedisCommands(self._connector, settings.answer_timeout, loop)
         self._subscriber: RedisSubscriber | None = None
         self._connecting: _Connecting | None = None
-        self._watches: dict[bytes, _Watch] = {}
-        self._unread: list[_Watch] = []
+        self._watches = Watches(key_for, pending, loop, self._begin, self._end)
+        self._unread: list[Watch] = []
         self._reading: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._closed = False
@@ -82,14 +64,17 @@ class RedisResults:
 
     def expect(self, task_ids: Sequence[str]) -> None:
         for task_id in task_ids:
-            self._watch(task_id)
+            self._watches.over(task_id)
 
-    async def prepare(self) -> None:
+    async def prepare(self, task_ids: Sequence[str] = ()) -> None:
         subscriber = self._subscriber or await self._connected()
-        await subscriber.confirmed()
+        for task_id in task_ids:
+            watch = self._watches.over(task_id)
+            if watch is not None:
+                await subscriber.subscribe(watch.channel).wait()
 
     async def watch(self, task_id: str) -> None:
-        watch = self._watch(task_id)
+        watch = self._watches.over(task_id)
         if watch is not None and watch.read.error is not None:
             watch.read, watch.unsent = Completion(), False
             self._read_soon(watch)
@@ -98,59 +83,41 @@ class RedisResults:
 
     async def forget(self, task_id: str) -> None:
         key = self._key_for(task_id)
-        self._leave(key)
+        self._watches.leave(key)
         await self._commands.execute(("DEL", key))
 
-    def _watch(self, task_id: str) -> _Watch | None:
-        """Return the watch over a task; None for one that is done, or that nobody asks about."""
-        channel = self._key_for(task_id)
-        outcome = self._pending.get(task_id)
-        if outcome is None or outcome.final is not None:
-            return None
-        watch = self._watches.get(channel)
-        if watch is None or watch.outcome() is not outcome:
-            gone = partial(_tell, self._loop, self._gone, channel)
-            delivery = outcome.delivery
-            unsent = delivery is not None and not delivery.done
-            watch = _Watch(channel, task_id, weakref.ref(outcome, gone), unsent=unsent)
-            self._watches[channel] = watch
-            if self._subscriber is not None:
-                self._subscriber.subscribe(channel)
-            self._read_soon(watch)
-        return watch
+    def _begin(self, watch: Watch) -> None:
+        if self._subscriber is not None:
+            self._subscriber.subscribe(watch.channel)
+        self._read_soon(watch)
 
-    def _gone(self, channel: bytes, outcome: weakref.ref[Outcome]) -> None:
-        """Leave the channel of a result that nobody can ask for any more."""
-        watch = self._watches.get(channel)
-        if watch is not None and watch.outcome is outcome:
-            self._leave(channel)
-
-    def _leave(self, channel: bytes) -> None:
-        if self._watches.pop(channel, None) is not None and self._subscriber is not None:
-            self._subscriber.unsubscribe(channel)
+    def _end(self, watch: Watch) -> None:
+        if self._subscriber is not None:
+            self._subscriber.unsubscribe(watch.channel)
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
-        watch = self._watches.get(channel)
-        if watch is not None:  # else it came too late
-            self._take(watch.task_id, payload)
-
-    def _take(self, task_id: str, payload: bytes) -> None:
-        update = self._decode(task_id, payload)
-        if update is not None:
+        watch = self._watches.at(channel)
+        if watch is None:
+            return  # it came too late
+        update = self._decode(watch.task_id, payload)
+        if isinstance(update, ResultUndecodable):
+            self._fail(watch.task_id, update)
+        else:
             self._deliver(update)
 
-    def _decode(self, task_id: str, payload: bytes) -> TaskUpdate | None:
-        """Decode a result, or fail it."""
+    def _decode(self, task_id: str, payload: bytes) -> TaskUpdate | ResultUndecodable:
         try:
             return self._decoder.decode_stored(payload, task_id)
         except ResultUndecodable as error:
-            self._leave(self._key_for(task_id))
-            self._pending.deliver_undecodable(error)
-            return None
+            return error
+
+    def _fail(self, task_id: str, error: ResultUndecodable) -> None:
+        self._watches.leave(self._key_for(task_id))
+        self._pending.deliver_undecodable(error)
 
     def _deliver(self, update: TaskUpdate) -> None:
         if update.final:
-            self._leave(self._key_for(update.task_id))
+            self._watches.leave(self._key_for(update.task_id))
         self._pending.deliver(update)
 
     # What is stored.
@@ -170,7 +137,7 @@ class RedisResults:
     async def write(self, writes: Sequence[StoreWrite]) -> None:
         await self._commands.execute(*(command for write in writes for command in _steps(write)))
 
-    def _read_soon(self, watch: _Watch) -> None:
+    def _read_soon(self, watch: Watch) -> None:
         self._unread.append(watch)
         if self._reading is None:
             self._reading = self._loop.create_task(
@@ -179,7 +146,7 @@ class RedisResults:
 
     async def _read_unread(self) -> None:
         """Read what was stored before a subscription held; it is not announced again."""
-        watches: list[_Watch] = []
+        watches: list[Watch] = []
         try:
             while self._unread:
                 watches, self._unread = self._unread, []
@@ -202,13 +169,13 @@ class RedisResults:
         finally:
             self._reading = None
 
-    async def _subscribed(self, watches: Iterable[_Watch]) -> None:
+    async def _subscribed(self, watches: Iterable[Watch]) -> None:
         """Return once all channels are subscribed to that are still watched."""
         subscriber = await self._connected()
         confirmations = {
             subscriber.subscribe(watch.channel)
             for watch in watches
-            if self._watches.get(watch.channel) is watch
+            if self._watches.at(watch.channel) is watch
         }
         for confirmation in confirmations:
             await confirmation.wait()
@@ -223,11 +190,14 @@ class RedisResults:
             (values,) = await self._commands.execute(("MGET", *map(self._key_for, asked)))
             updates = []
             for number, (task_id, value) in enumerate(zip(asked, values, strict=True), 1):
-                update = self._decode(task_id, value) if value is not None else None
-                if update is not None and (update.state == SUCCESS or task_id not in only_success):
-                    updates.append(update)
                 if number % _PER_TURN == 0:
                     await asyncio.sleep(0)
+                update = self._decode(task_id, value) if value is not None else None
+                if isinstance(update, TaskUpdate):
+                    if update.state == SUCCESS or task_id not in only_success:
+                        updates.append(update)
+                elif update is not None and task_id not in only_success:
+                    self._fail(task_id, update)
             if self._subscriber is not None and not all(update.final for update in updates):
                 with suppress(BackendError):  # what is on its way is older than what was read
                     await self._subscriber.catch_up()
@@ -265,8 +235,8 @@ class RedisResults:
             connecting.opened = self._subscriber = RedisSubscriber(
                 connection, self._settings, self._on_message, self._on_lost
             )
-            for channel in self._watches:
-                self._subscriber.subscribe(channel)
+            for watch in self._watches:
+                self._subscriber.subscribe(watch.channel)
             error = None
         except BridgetaskError as reason:
             error = reason
@@ -276,29 +246,22 @@ class RedisResults:
 
     def _on_lost(self, error: BridgetaskError) -> None:
         self._subscriber = None
-        logger.warning("%s", error)
+        level = logging.WARNING if self._watches.unfinished else logging.DEBUG
+        logger.log(level, "%s", error)
         self._recover_soon()
 
     def _recover_soon(self) -> None:
-        if not self._closed and self._recovery is None and self._wanted():
+        if not self._closed and self._recovery is None and self._watches.unfinished:
             self._recovery = self._loop.create_task(
                 self._recover(), name="bridgetask Redis recovery"
             )
-
-    def _wanted(self) -> list[_Watch]:
-        """Return the watches over results that are still to come."""
-        return [
-            watch
-            for watch in self._watches.values()
-            if (outcome := watch.outcome()) is not None and not outcome.completion.done
-        ]
 
     async def _recover(self) -> None:
         """Connect, subscribe and read again, by Celery's retry policy for its backend."""
         retries = 0
         policy = self._settings.retry
         try:
-            while watches := self._wanted():
+            while watches := self._watches.unfinished:
                 await asyncio.sleep(policy.interval(retries) * random.uniform(0.8, 1.2))
                 retries += 1
                 try:
@@ -307,20 +270,12 @@ class RedisResults:
                 except BridgetaskError as error:
                     logger.warning("%s", error)
                     if not policy.allows(retries):
-                        self._give_up(error)
+                        self._watches.give_up(error)
                 else:
                     logger.info("Receiving results from %s again", self._settings.address)
                     return
         finally:
             self._recovery = None
-
-    def _give_up(self, error: BridgetaskError) -> None:
-        """Fail the results of tasks that are with the broker; for the others, that is awaited."""
-        for watch in self._wanted():
-            outcome = watch.outcome()
-            if outcome is not None and (outcome.delivery is None or outcome.delivery.done):
-                self._leave(watch.channel)
-                outcome.fail(error)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -366,14 +321,3 @@ def _steps(write: StoreWrite) -> tuple[tuple[object, ...], ...]:
     if len(write.commands) == 1:
         return write.commands
     return (("MULTI",), *write.commands, ("EXEC",))
-
-
-def _tell(
-    loop: asyncio.AbstractEventLoop,
-    callback: Callable[[bytes, weakref.ref[Outcome]], None],
-    channel: bytes,
-    outcome: weakref.ref[Outcome],
-) -> None:
-    """Call back on the loop: the last handle of a result may be dropped in any thread."""
-    with suppress(RuntimeError):  # the loop has ended
-        loop.call_soon_threadsafe(callback, channel, outcome)

@@ -283,7 +283,7 @@ class TestStored:
                 lambda: redis_server.cli("PUBSUB", "CHANNELS").splitlines() == channels
             )
             session: Any = client._session
-            assert not session._results._watches
+            assert len(session._results._watches) == 0
 
 
 class TestTrouble:
