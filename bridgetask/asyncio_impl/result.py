@@ -150,8 +150,7 @@ class AsyncResult(TaskState, Generic[R]):
         """
         if not self._outcome.completion.done:
             self._check_result_can_come()
-            if self._outcome.delivery is None:
-                self._session.expect(self.id)
+            self._expect()
         return self._outcome.subscribe()
 
     async def refresh(self) -> TaskUpdate | None:
@@ -284,6 +283,11 @@ class AsyncResult(TaskState, Generic[R]):
             raise ResultUnavailable(
                 f"task {self.id} has no result here: {self._no_result}", task_id=self.id
             )
+
+    def _expect(self) -> None:
+        """Get ready for what a task reports that was sent elsewhere."""
+        if self._outcome.delivery is None and not self._outcome.completion.done:
+            self._session.expect((self.id,))
 
     def _raise_parent_error(self) -> None:
         """Raise what a parent raised, the first one first, as ``_maybe_reraise_parent_error``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from ...errors import BackendError, BridgetaskError, ClientClosed, ResultUndecodable
@@ -66,12 +66,9 @@ class RedisResults:
         for task_id in task_ids:
             self._watches.over(task_id)
 
-    async def prepare(self, task_ids: Sequence[str] = ()) -> None:
+    async def prepare(self) -> None:
         subscriber = self._subscriber or await self._connected()
-        for task_id in task_ids:
-            watch = self._watches.over(task_id)
-            if watch is not None:
-                await subscriber.subscribe(watch.channel).wait()
+        await subscriber.confirmed()
 
     async def watch(self, task_id: str) -> None:
         watch = self._watches.over(task_id)
@@ -152,7 +149,7 @@ class RedisResults:
                 watches, self._unread = self._unread, []
                 error: BridgetaskError | None = None
                 try:
-                    await self._subscribed(watches)
+                    await self.prepare()
                     # A worker overwrites what is stored from an earlier task of the same id, and
                     # says so; unless that was a success: then it stores and says nothing.
                     unsent = {watch.task_id for watch in watches if watch.unsent}
@@ -168,17 +165,6 @@ class RedisResults:
             raise
         finally:
             self._reading = None
-
-    async def _subscribed(self, watches: Iterable[Watch]) -> None:
-        """Return once all channels are subscribed to that are still watched."""
-        subscriber = await self._connected()
-        confirmations = {
-            subscriber.subscribe(watch.channel)
-            for watch in watches
-            if self._watches.at(watch.channel) is watch
-        }
-        for confirmation in confirmations:
-            await confirmation.wait()
 
     async def _read(
         self, task_ids: Sequence[str], only_success: Collection[str] = frozenset()
@@ -265,7 +251,7 @@ class RedisResults:
                 await asyncio.sleep(policy.interval(retries) * random.uniform(0.8, 1.2))
                 retries += 1
                 try:
-                    await self._subscribed(watches)
+                    await self.prepare()
                     await self.fetch([watch.task_id for watch in watches])
                 except BridgetaskError as error:
                     logger.warning("%s", error)

@@ -49,6 +49,8 @@ class _Command(Completion):
 class RedisSubscriber:
     """Subscribes to channels over one connection, until that is lost. Then it is of no more use.
 
+    It is given up as well when the server refuses a subscription.
+
     :param on_message: called with a channel and a payload; it may not raise.
     :param on_lost: called once, with the reason.
     """
@@ -65,7 +67,8 @@ class RedisSubscriber:
         self._on_message = on_message
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._subscribed: dict[bytes, _Command] = {}
+        self._subscribed: set[bytes] = set()
+        self._latest: _Command | None = None
         self._leaving: set[bytes] = set()
         self._queue: deque[_Command] = deque()
         self._outstanding: deque[_Command] = deque()
@@ -76,13 +79,21 @@ class RedisSubscriber:
             for work in (self._read(), self._write())
         ]
 
-    def subscribe(self, channel: bytes) -> Completion:
-        """Ask for a channel, unless that was done. Completed when no message can be missed."""
+    def subscribe(self, channel: bytes) -> None:
+        """Ask for a channel, unless that was done."""
         self._leaving.discard(channel)
-        command = self._subscribed.get(channel)
-        if command is None:
-            command = self._subscribed[channel] = self._enqueue("SUBSCRIBE", channel)
-        return command
+        if channel not in self._subscribed:
+            self._subscribed.add(channel)
+            self._latest = self._enqueue("SUBSCRIBE", channel)
+
+    async def confirmed(self) -> None:
+        """Return once no message can be missed on any channel that was asked for.
+
+        :raises BackendRefused: the server does not let this user subscribe.
+        :raises BackendUnreachable: the connection was lost.
+        """
+        if self._latest is not None:
+            await self._latest.wait()  # the server answers in order
 
     def unsubscribe(self, channel: bytes) -> None:
         """Do without a channel before long. Messages may still come."""
@@ -94,7 +105,8 @@ class RedisSubscriber:
 
     def _leave(self) -> None:
         for channel in self._leaving:
-            if self._subscribed.pop(channel, None) is not None and not self._lost:
+            if channel in self._subscribed and not self._lost:
+                self._subscribed.remove(channel)
                 self._enqueue("UNSUBSCRIBE", channel)
         self._leaving.clear()
 
@@ -181,10 +193,6 @@ class RedisSubscriber:
     def _settle(self, command: _Command, error: BridgetaskError | None = None) -> None:
         if command.expiry is not None:
             command.expiry.cancel()
-        if error is not None and command.verb == "SUBSCRIBE":
-            for channel in command.channels:
-                if self._subscribed.get(channel) is command:
-                    del self._subscribed[channel]
         command.complete(error)
 
     # Replies.
@@ -213,10 +221,7 @@ class RedisSubscriber:
             self._settle(self._outstanding.popleft())
 
     def _refused(self, error: ResponseError) -> None:
-        """Fail a command: the server takes all of its channels, or none."""
-        command = self._outstanding.popleft()
-        try:
-            with translating(f"{self._settings.address} refused {command.verb}"):
-                raise error
-        except BridgetaskError as refusal:
-            self._settle(command, refusal)
+        """Give up: a server that refuses one channel has the same to say of all."""
+        verb = self._outstanding[0].verb
+        with translating(f"{self._settings.address} refused {verb}"):
+            raise error
