@@ -150,7 +150,8 @@ class AsyncResult(TaskState, Generic[R]):
         """
         if not self._outcome.completion.done:
             self._check_result_can_come()
-            self._expect()
+            if self._outcome.delivery is None:
+                self._session.loop.call_soon_threadsafe(self._expect)  # of Twisted's threads
         return self._outcome.subscribe()
 
     async def refresh(self) -> TaskUpdate | None:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery
+from celery import Celery, chord, group
 
 from bridgetask import (
     AsyncResult,
@@ -66,6 +66,27 @@ class TestWorker:
             assert await call == 13
             assert call.parent is not None
             assert await call.parent == 3
+
+    @pytest.mark.parametrize("ordered", [True, False])
+    async def test_chords_run(self, redis_app: Celery, ordered: bool) -> None:
+        redis_app.conf.result_backend_transport_options = {"result_chord_ordered": ordered}
+        sign = redis_app.signature
+        header = [sign("tests.tasks.add", (number, number)) for number in range(5)]
+        echo = sign("tests.tasks.echo")
+        async with Client(redis_app) as client:
+            call = client.apply_async(chord(header, echo, app=redis_app))
+            (values,), _ = await call.get(timeout=20)
+            assert sorted(values) == [0, 2, 4, 6, 8]
+            assert call.parent is not None
+            assert await call.parent == [0, 2, 4, 6, 8]
+            nested = group(chord(header[:2], echo, app=redis_app), header[2], app=redis_app) | sign(
+                "tests.tasks.echo"
+            )
+            (values,), _ = await client.apply_async(nested).get(timeout=20)
+            assert values == [[[[0, 2]], {}], 4]
+            with pytest.raises(ValueError):  # what a parent raised, as in Celery
+                failing = chord([header[0], sign("tests.tasks.fail")], echo, app=redis_app)
+                await client.apply_async(failing).get(timeout=20)
 
     async def test_children_can_be_awaited(self, redis_app: Celery) -> None:
         async with Client(redis_app) as client:
