@@ -236,9 +236,10 @@ def _backend_name(app: Celery) -> str:
         return "disabled"
     if not isinstance(backend, str):
         return _class_name(backend)
-    scheme = backend.partition("://")[0].partition("+")[0]
-    path = BACKEND_ALIASES.get(scheme)
-    override = app.loader.override_backends.get(scheme)
+    scheme = backend.partition("://")[0]
+    alias = scheme.partition("+")[0]
+    path = BACKEND_ALIASES.get(alias)
+    override = app.loader.override_backends.get(alias)
     if override is not None:
         return _class_name(symbol_by_name(override))
     if path is None and ("." in scheme or ":" in scheme):

@@ -99,6 +99,12 @@ class Outcome:
         for subscriber in self._subscribers or ():
             subscriber.push(None)
 
+    def forget(self, error: BridgetaskError) -> None:
+        """Drop what is known. Whoever waits, or asks from now on, gets the error."""
+        self.history = None
+        self.fail(error)
+        self.completion.error = error
+
     def reopen(self) -> None:
         """Wait again for a result that was given up on because its backend could not be asked."""
         if isinstance(self.completion.error, BackendError):

@@ -207,8 +207,7 @@ class AsyncResult(TaskState, Generic[R]):
 
         :raises BackendError: Redis could not be asked to delete it.
         """
-        self._outcome.fail(ResultUnavailable(f"task {self.id} was forgotten", task_id=self.id))
-        self._outcome.history = None
+        self._outcome.forget(ResultUnavailable(f"task {self.id} was forgotten", task_id=self.id))
         if self._session.store is not None:
             self._session.check_loop()
             await self._session.store.forget(self.id)

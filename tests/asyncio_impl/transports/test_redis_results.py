@@ -216,6 +216,17 @@ class TestStored:
                 await handle
             assert subscriptions(client) == 0
 
+    async def test_a_result_that_is_here_can_be_forgotten(self, store_app: AppFactory) -> None:
+        celery, task_id = store_app(), str(uuid4())
+        await report(celery, task_id, result=5)
+        async with Client(celery) as client:
+            handle = client.result(task_id)
+            assert await handle == 5
+            await handle.forget()
+            assert not handle.ready()
+            with pytest.raises(ResultUnavailable, match="forgotten"):
+                await handle
+
     async def test_content_that_is_not_accepted_fails_its_own_result_only(
         self, store_app: AppFactory
     ) -> None:
