@@ -17,6 +17,9 @@
         ├── ResultTimeout        (also Celery's and the builtin TimeoutError)
         ├── ResultUnavailable    the result can't come any more, or never could
         ├── ResultUndecodable    a result arrived that can't be read
+        ├── BackendError         the result backend could not be asked
+        │   ├── BackendUnreachable   no connection, or no answer
+        │   └── BackendRefused       login, permission, memory, or a command it does not have
         ├── TaskFailed           the task raised what can't be rebuilt here
         └── TaskRevoked          (also Celery's TaskRevokedError)
 
@@ -33,6 +36,9 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import OperationalError
 
 __all__ = [
+    "BackendError",
+    "BackendRefused",
+    "BackendUnreachable",
     "BridgetaskError",
     "BrokerUnreachable",
     "ClientClosed",
@@ -153,6 +159,22 @@ class ResultUnavailable(ResultError):
 
 class ResultUndecodable(ResultError):
     """A result arrived that can't be read: content that is not accepted, or a broken body."""
+
+
+class BackendError(ResultError):
+    """The result backend could not be asked. The task is untouched.
+
+    A task whose result could not be received for this reason is not sent:
+    :class:`NotSent`, with this as its cause.
+    """
+
+
+class BackendUnreachable(BackendError):
+    """The result backend can't be connected to, or does not answer."""
+
+
+class BackendRefused(BackendError):
+    """The result backend refused: a login, a permission, a lack of memory, an unknown command."""
 
 
 class TaskFailed(ResultError):

@@ -18,16 +18,31 @@ from kombu.connection import failover_strategies
 from kombu.utils.imports import symbol_by_name
 
 from .errors import InvalidOption
+from .redis_settings import RedisSettings
+from .retry import RetryPolicy
 
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-__all__ = ["BrokerSettings", "ResultSettings", "RetryPolicy", "Server", "Settings"]
+__all__ = [
+    "BrokerSettings",
+    "ResultSettings",
+    "RetryPolicy",
+    "Server",
+    "Settings",
+]
 
 _AMQP_TRANSPORTS = {"amqp", "pyamqp", "amqps", "librabbitmq"}
 _SUPPORTED_BROKERS = "amqp://, amqps:// and pyamqp://"
-_SUPPORTED_BACKENDS = "rpc://"
+_SUPPORTED_BACKENDS = "rpc://, redis://, rediss:// and sentinel://"
+#: Celery's classes of backends -> what they are here.
+_BACKENDS = {
+    "RPCBackend": "rpc",
+    "DisabledBackend": "disabled",
+    "RedisBackend": "redis",
+    "SentinelBackend": "redis",
+}
 
 #: What Celery keeps results for where ``result_expires`` says nothing: a day, in seconds.
 _DEFAULT_RESULT_EXPIRES = 86_400.0
@@ -88,59 +103,28 @@ class BrokerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """When to publish again, as ``task_publish_retry_policy`` says it; intervals in seconds."""
-
-    max_retries: int | None = 3
-    interval_start: float = 0.0
-    interval_step: float = 0.2
-    interval_max: float = 1.0
-
-    @classmethod
-    def from_mapping(cls, policy: Mapping[str, Any]) -> RetryPolicy:
-        """Build a policy from Celery's mapping; keys that steer kombu's own loop are left out."""
-        known: dict[str, Any] = {}
-        for key in cls.__slots__:
-            value = policy.get(key, getattr(_DEFAULT_RETRY, key))
-            optional = key == "max_retries"
-            if not (optional and value is None) and not isinstance(value, (int, float)):
-                raise InvalidOption("retry_policy", f"{key} must be a number, not {value!r}")
-            known[key] = value
-        return cls(**known)
-
-    def allows(self, retries: int) -> bool:
-        """Return whether another retry may follow after ``retries`` of them."""
-        return self.max_retries is None or retries < self.max_retries
-
-    def interval(self, retries: int) -> float:
-        """Return how many seconds to wait before the retry that follows ``retries`` others."""
-        return min(self.interval_start + self.interval_step * retries, self.interval_max)
-
-
-_DEFAULT_RETRY = RetryPolicy()
-
-
-@dataclass(frozen=True, slots=True)
 class ResultSettings:
     """Where results come from."""
 
-    #: ``"rpc"``, ``"disabled"``, or the scheme of a backend that is not supported.
+    #: ``"rpc"``, ``"redis"``, ``"disabled"``, or the scheme of a backend that is not supported.
     backend: str
     #: Seconds that a reply queue without a consumer, and what is in it, lives on.
     expires: float
+    #: Where the backend is Redis: which one.
+    redis: RedisSettings | None = None
 
     @property
     def supported(self) -> bool:
         """Whether the configured backend is one that bridgetask knows; having none is fine."""
-        return self.backend in {"rpc", "disabled"}
+        return self.backend in _BACKENDS.values()
 
     @property
     def unavailable(self) -> str | None:
         """Say why results can't be waited for, or None where they can."""
-        if self.backend == "rpc":
-            return None
         if self.backend == "disabled":
-            return "no result backend is configured (set result_backend to rpc://)"
+            return "no result backend is configured (set result_backend to rpc:// or redis://)"
+        if self.supported:
+            return None
         return (
             f"the backend {self.backend}:// is not supported; supported are {_SUPPORTED_BACKENDS}"
         )
@@ -233,8 +217,11 @@ def _results(app: Celery) -> ResultSettings:
     expires = app.conf.result_expires
     if isinstance(expires, timedelta):
         expires = expires.total_seconds()
+    backend = _backend_name(app)
     return ResultSettings(
-        backend=_backend_name(app), expires=float(expires or _DEFAULT_RESULT_EXPIRES)
+        backend=backend,
+        expires=float(expires or _DEFAULT_RESULT_EXPIRES),
+        redis=RedisSettings.from_app(app) if backend == "redis" else None,
     )
 
 
@@ -250,16 +237,18 @@ def _backend_name(app: Celery) -> str:
     if not isinstance(backend, str):
         return _class_name(backend)
     scheme = backend.partition("://")[0]
-    path = {**BACKEND_ALIASES, **app.loader.override_backends}.get(scheme)
+    alias = scheme.partition("+")[0]
+    path = BACKEND_ALIASES.get(alias)
+    override = app.loader.override_backends.get(alias)
+    if override is not None:
+        return _class_name(symbol_by_name(override))
     if path is None and ("." in scheme or ":" in scheme):
         return _class_name(symbol_by_name(scheme))
-    if path is not None and path.endswith(("RPCBackend", "DisabledBackend")):
-        return "rpc" if path.endswith("RPCBackend") else "disabled"
+    if path is not None:
+        return _BACKENDS.get(path.replace(":", ".").rpartition(".")[2], scheme)
     return scheme
 
 
 def _class_name(backend: type) -> str:
-    names = {each.__name__ for each in backend.__mro__}
-    if "RPCBackend" in names:
-        return "rpc"
-    return "disabled" if "DisabledBackend" in names else backend.__name__
+    names = (_BACKENDS.get(each.__name__) for each in backend.__mro__)
+    return next(filter(None, names), backend.__name__)

@@ -16,7 +16,7 @@ others. For Twisted, give it to ``TwistedCelery(InMemoryClient(app))``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .asyncio_impl.client import Client
@@ -128,8 +128,11 @@ class _Memory:
         self._loop.call_soon(drained.complete)  # in turn, after all that was taken before
         await drained.wait()
 
-    async def start(self) -> None:
+    def expect(self, task_ids: Sequence[str]) -> None:
         """Do nothing: results are delivered as they come about."""
+
+    async def prepare(self) -> None:
+        """Do nothing, either."""
 
     async def listen(self, on_reply: Callable[[str, object], None]) -> None:
         self._on_reply = on_reply

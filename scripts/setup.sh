@@ -1,5 +1,5 @@
 # Sourced by the other scripts: makes a virtual environment with what the project needs, and
-# sees to it that RabbitMQ is installed. Usage: . scripts/setup.sh; setup_venv DIR PYTHON; ...
+# sees to it that RabbitMQ and Redis are installed. Usage: . scripts/setup.sh; setup_venv DIR PYTHON; ...
 # shellcheck shell=bash
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
@@ -67,4 +67,17 @@ macOS: brew install rabbitmq), or name a running one in BRIDGETASK_AMQP_URL."
 have_rabbitmq() {
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null ||
         [ -x /usr/sbin/rabbitmq-server ]
+}
+
+# setup_redis: make sure that a Redis server can be started. Tests start several of their own, even
+# where BRIDGETASK_REDIS_URL names one.
+setup_redis() {
+    if have_redis; then return 0; fi
+    apt_install redis-server || true
+    have_redis || die "Redis is missing. Install it (Debian, Ubuntu: apt-get install redis-server;
+macOS: brew install redis)."
+}
+
+have_redis() {
+    command -v redis-server >/dev/null && command -v redis-cli >/dev/null
 }

@@ -34,8 +34,31 @@ from .fix_rabbitmq import (
     rabbitmq,
     worker,
 )
+from .fix_redis import (
+    own_redis,
+    redis_app,
+    redis_server,
+    redis_url,
+    redis_worker,
+    sentinels,
+    store_app,
+)
 
-__all__ = ["app", "broker_url", "certificates", "lonely_app", "rabbitmq", "worker"]
+__all__ = [
+    "app",
+    "broker_url",
+    "certificates",
+    "lonely_app",
+    "own_redis",
+    "rabbitmq",
+    "redis_app",
+    "redis_server",
+    "redis_url",
+    "redis_worker",
+    "sentinels",
+    "store_app",
+    "worker",
+]
 
 
 def open_connections() -> set[int]:
@@ -56,7 +79,8 @@ def threads() -> set[threading.Thread]:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread or a connection."""
-    for name in ("rabbitmq", "worker"):  # long-lived ones first: they are nobody's leak
+    # Long-lived ones first: they are nobody's leak.
+    for name in ("rabbitmq", "redis_server", "redis_worker", "sentinels", "worker"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     before = threads(), open_connections()

@@ -18,6 +18,8 @@ class Proxy:
         self.port = 0
         #: Whether what the broker says is thrown away.
         self.mute = False
+        #: Seconds that what the server says is held back.
+        self.delay = 0.0
         #: Whether new connections are turned away.
         self.refuse = False
         self.accepted = 0
@@ -64,6 +66,8 @@ class Proxy:
     ) -> None:
         try:
             while data := await reader.read(65536):
+                if muted and self.delay:
+                    await asyncio.sleep(self.delay)
                 if not (muted and self.mute):
                     writer.write(data)
                     await writer.drain()

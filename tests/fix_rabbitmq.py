@@ -90,7 +90,7 @@ def close_celery(celery: Celery) -> None:
     """Close what Celery's own client opened in this process."""
     backend = celery._backend
     if backend is not None and getattr(backend, "result_consumer", None) is not None:
-        if backend.result_consumer._consumer is not None:
+        if getattr(backend.result_consumer, "_consumer", None) is not None:
             backend.result_consumer.stop()
         celery._local.__dict__.pop("backend", None)
     pools.reset()  # kombu's pools are for the whole process

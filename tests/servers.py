@@ -213,7 +213,7 @@ class RabbitMQ:
     def stop(self) -> None:
         """Stop the node and its port mapper, and remove their data."""
         if self._process is not None:
-            _stop(self._process, timeout=30)
+            stop_process(self._process, timeout=30)
         if self._process is not None and self._cluster is None:
             subprocess.run(
                 ["epmd", "-port", str(self._epmd_port), "-kill"],
@@ -304,7 +304,7 @@ class Worker:
     def stop(self) -> None:
         """Stop the worker and its children."""
         if self._process is not None:
-            _stop(self._process, timeout=10)
+            stop_process(self._process, timeout=10)
             assert self._process.stdout is not None
             assert self._reader is not None
             self._reader.join(10)
@@ -318,7 +318,7 @@ class Worker:
         self.stop()
 
 
-def _stop(process: subprocess.Popen[Any], timeout: float) -> None:
+def stop_process(process: subprocess.Popen[Any], timeout: float) -> None:
     """Ask a process to end, and end what is left of its group."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):

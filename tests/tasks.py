@@ -13,10 +13,11 @@ from celery.exceptions import Ignore
 app = Celery(
     "tests.tasks",
     broker=os.environ.get("BRIDGETASK_TEST_BROKER", "amqp://guest:guest@127.0.0.1:1//"),
-    backend="rpc://",
+    backend=os.environ.get("BRIDGETASK_TEST_BACKEND", "rpc://"),
     set_as_current=False,
 )
 app.conf.update(
+    task_default_queue=os.environ.get("BRIDGETASK_TEST_QUEUE", "celery"),
     task_track_started=os.environ.get("BRIDGETASK_TEST_TRACK_STARTED") == "1",
     accept_content=["json", "pickle", "yaml", "msgpack"],
     worker_hijack_root_logger=False,

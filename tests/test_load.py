@@ -60,6 +60,22 @@ async def test_ten_thousand_tasks_each_get_their_own_answer(app: Celery) -> None
         assert not client._background
 
 
+async def test_ten_thousand_results_come_from_redis(redis_app: Celery) -> None:
+    asyncio.get_running_loop().set_debug(False)
+    async with Client(redis_app, send_timeout=90) as client:
+        handles = []
+        for number in range(COUNT):
+            handles.append(client.send_task("tests.tasks.add", (number, 7)))
+            if number % 50 == 49:
+                await asyncio.sleep(0)
+        assert await asyncio.gather(*handles) == list(range(7, COUNT + 7))
+        session: Any = client._session
+        assert len(session._results._watches) == 0
+        del handles
+        gc.collect()
+        assert len(session.pending) == 0
+
+
 async def test_a_thousand_tasks_in_flight_keep_the_loop_free(app: Celery) -> None:
     loop = asyncio.get_running_loop()
     loop.set_debug(False)

@@ -21,7 +21,7 @@ from .map import map_calls
 from .result import AnyResult, AsyncResult, OnCancel
 from .session import Connect, Session
 from .submission import Submission
-from .transports.amqp import amqp_transports
+from .transports.configured import configured_transports, preload
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -81,9 +81,10 @@ class Client:
         self._session: Session | None = None
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
+        preload(app)
 
     #: Makes the transports; ``bridgetask.testing`` has others.
-    _connect: Connect = staticmethod(amqp_transports)
+    _connect: Connect = staticmethod(configured_transports)
 
     # Calling tasks.
 
@@ -205,8 +206,10 @@ class Client:
     def result(self, task_id: str) -> AsyncResult[Any]:
         """Return the handle of a task by its id.
 
-        By ``rpc://`` results come only to the client that sent the task. For any other, awaiting
-        the handle raises :class:`bridgetask.errors.ResultUnavailable` at once.
+        Results that are stored, as in Redis, can be had of any task. One that does not exist is
+        pending for ever, as in Celery. By ``rpc://`` results come only to the client that sent the
+        task: for any other, awaiting the handle raises
+        :class:`bridgetask.errors.ResultUnavailable` at once.
         """
         return self._result_on(self._running_session(), task_id)
 
@@ -217,6 +220,7 @@ class Client:
 
         :raises BrokerUnreachable: no broker could be connected to, or not within ``send_timeout``.
         :raises Refused: the brokers turned the login or the virtual host down.
+        :raises BackendError: Redis, if results come from there, can't be used.
         :raises InvalidOption: the app's configuration can't be used.
         """
         await self._running_session().connect()
@@ -336,9 +340,10 @@ class Client:
     ) -> AsyncResult[Any]:
         """Return the handle of a task that this client did not send, or does not hold any more."""
         outcome = session.pending.register(task_id)
-        no_result = self._wire.settings.results.unavailable
+        results = self._wire.settings.results
+        no_result = results.unavailable
         linked = called_by_task and self._wire.recorder.links_used
-        if outcome.delivery is None and not linked:
+        if outcome.delivery is None and not linked and results.redis is None:
             no_result = no_result or "rpc:// delivers results only to the client that sent the task"
         return AsyncResult(
             self, session, outcome, parent=parent, delivery=outcome.delivery, no_result=no_result

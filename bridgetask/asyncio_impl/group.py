@@ -272,6 +272,10 @@ class GroupResult:
         for member in self._members:
             member._check_result_can_come()
 
+    def _expect(self) -> None:
+        for member in self._members:
+            member._expect()
+
     @property
     def _settled(self) -> bool:
         """Whether :meth:`_value` can be had, or raised, without waiting."""
@@ -340,6 +344,7 @@ class AsCompleted(AsyncIterator[Any]):
         if not self._position:
             group._session.check_loop()
             group._check_result_can_come()
+            group._expect()
         ended = group._track()
         while self._position == len(ended):
             if self._position == len(group._members):

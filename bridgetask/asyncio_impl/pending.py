@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from weakref import WeakSet, WeakValueDictionary
 
-from ..errors import BridgetaskError, ResultUndecodable, Unconfirmed
+from ..errors import BackendError, BridgetaskError, ResultUndecodable, Unconfirmed
 from ..wire.results import TaskUpdate
 from .completion import Completion
 
@@ -79,7 +79,7 @@ class Outcome:
         if self.final is not None:
             return
         error = self.completion.error
-        if self.completion.done and not isinstance(error, Unconfirmed):
+        if self.completion.done and not isinstance(error, (BackendError, Unconfirmed)):
             return  # settled here: forgotten, revoked, or closed
         if self.history is None:
             self.history = deque(maxlen=_HISTORY)
@@ -98,6 +98,17 @@ class Outcome:
         self.completion.complete(error)
         for subscriber in self._subscribers or ():
             subscriber.push(None)
+
+    def forget(self, error: BridgetaskError) -> None:
+        """Drop what is known. Whoever waits, or asks from now on, gets the error."""
+        self.history = None
+        self.fail(error)
+        self.completion.error = error
+
+    def reopen(self) -> None:
+        """Wait again for a result that was given up on because its backend could not be asked."""
+        if isinstance(self.completion.error, BackendError):
+            self.completion = Completion()
 
     def subscribe(self) -> Updates:
         """Return an iterator over the updates, those that are known already included."""

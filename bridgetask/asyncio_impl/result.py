@@ -103,10 +103,13 @@ class AsyncResult(TaskState, Generic[R]):
         :raises ResultTimeout: no result came in time. The task is untouched.
         :raises ResultUnavailable: no result can come.
         :raises SendError: the task was not sent, or its outcome is unknown.
+        :raises BackendError: Redis could not be asked for the result.
         :raises ClientClosed: the client was closed.
         :raises Exception: the task's own, with a ``RemoteTraceback`` as its cause. Also what a
             parent in a chain raised, as in Celery.
         """
+        if timeout is not None and timeout <= 0 and self._session.store is not None:
+            await self.refresh()
         try:
             async with asyncio.timeout(timeout) as scope:
                 await self._wait()
@@ -147,20 +150,41 @@ class AsyncResult(TaskState, Generic[R]):
         """
         if not self._outcome.completion.done:
             self._check_result_can_come()
+            if self._outcome.delivery is None:
+                self._session.loop.call_soon_threadsafe(self._expect)  # of Twisted's threads
         return self._outcome.subscribe()
 
     async def refresh(self) -> TaskUpdate | None:
-        """Make sure that news can arrive, and return the latest update.
+        """Learn of news now, and return the latest update.
 
-        By ``rpc://`` workers push every state; there is nothing to ask for, but a lost connection
-        is opened again.
+        From Redis, what is stored is read. By ``rpc://`` workers push every state; there is
+        nothing to ask for, but a lost connection is opened again.
 
-        :raises BrokerUnreachable: that was not possible.
+        :raises BackendError: Redis could not be asked.
+        :raises BrokerUnreachable: by ``rpc://``, the connection could not be opened.
         """
         self._session.check_loop()
-        if not self.ready():
+        if self.ready() or self.ignored:
+            return self._outcome.update
+        if self._session.store is None:
             await self._session.connect()
+        else:
+            self._outcome.reopen()
+            await self._session.store.fetch([self.id])
         return self._outcome.update
+
+    async def exists(self) -> bool:
+        """Tell whether the worker has stored anything about the task, as Celery's does.
+
+        :raises BackendError: Redis could not be asked.
+        :raises ResultUnavailable: results are not stored, and none has come here.
+        """
+        if self._session.store is not None:
+            self._session.check_loop()
+            return await self._session.store.exists(self.id)
+        if self._outcome.update is None:
+            raise ResultUnavailable("only results in Redis can be asked for", task_id=self.id)
+        return True
 
     async def revoke(self, terminate: bool = False, signal: str | None = None) -> None:
         """Tell all workers not to run the task, as ``AsyncResult.revoke`` of Celery does.
@@ -176,9 +200,17 @@ class AsyncResult(TaskState, Generic[R]):
         await self._client.control.revoke(self.id, terminate=terminate, signal=signal)
 
     async def forget(self) -> None:
-        """Stop caring about the result. Whoever waits gets :class:`ResultUnavailable`."""
-        self._outcome.fail(ResultUnavailable(f"task {self.id} was forgotten", task_id=self.id))
-        self._outcome.history = None
+        """Stop caring about the result, and delete it where it is stored, as Celery's does.
+
+        Whoever waits gets :class:`ResultUnavailable`, at once. Cancelling this leaves it open
+        whether the result is deleted.
+
+        :raises BackendError: Redis could not be asked to delete it.
+        """
+        self._outcome.forget(ResultUnavailable(f"task {self.id} was forgotten", task_id=self.id))
+        if self._session.store is not None:
+            self._session.check_loop()
+            await self._session.store.forget(self.id)
 
     async def collect(self, intermediate: bool = False) -> AsyncIterator[tuple[AnyResult, Any]]:
         """Yield this result and those of the tasks that it called, each with its value.
@@ -220,6 +252,7 @@ class AsyncResult(TaskState, Generic[R]):
             self._check_result_can_come()
             self._session.check_loop()
         try:
+            await self._session.watch(self._outcome)
             await self._outcome.wait()
         except SendError:
             if self._delivery is not None:
@@ -250,6 +283,11 @@ class AsyncResult(TaskState, Generic[R]):
             raise ResultUnavailable(
                 f"task {self.id} has no result here: {self._no_result}", task_id=self.id
             )
+
+    def _expect(self) -> None:
+        """Get ready for what a task reports that was sent elsewhere."""
+        if self._outcome.delivery is None and not self._outcome.completion.done:
+            self._session.expect((self.id,))
 
     def _raise_parent_error(self) -> None:
         """Raise what a parent raised, the first one first, as ``_maybe_reraise_parent_error``."""

@@ -9,14 +9,15 @@ import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from ..errors import BrokerUnreachable, ClientClosed, WrongEventLoop
+from ..errors import BackendError, BrokerUnreachable, ClientClosed, WrongEventLoop
 from ..wire.message import OutgoingMessage
 from ..wire.wire import Wire
 from .completion import Completion
-from .pending import PendingResults
-from .transports.base import ControlChannel, ResultSource, Sender, Transports
+from .pending import Outcome, PendingResults
+from .transports.base import ControlChannel, ResultSource, ResultStore, Sender, Transports
 
 __all__ = ["Connect", "Session"]
 
@@ -68,8 +69,9 @@ class Session:
         transports = connect(wire, self.pending, loop)
         self._sender: Sender = transports.sender
         self._results: ResultSource = transports.results
-        self._start_results = transports.results.start
         self._replies: ControlChannel = transports.replies
+        #: Where results are stored; None by ``rpc://``.
+        self.store: ResultStore | None = transports.store
         self._on_reply: dict[str, Callable[[object], None]] = {}
         self._guard: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -116,26 +118,61 @@ class Session:
         """Connect for sending and, where there are results to get, for receiving.
 
         :raises BrokerUnreachable: that was not possible, or not within ``send_timeout``.
+        :raises BackendError: results can't be received.
         """
         try:
             async with asyncio.timeout(self._send_timeout):
                 await self._sender.connect()
                 if self._wire.settings.results.unavailable is None:
-                    await self._results.start()
+                    await self._results.prepare()
         except TimeoutError:
             raise BrokerUnreachable(
                 f"no broker could be connected to within {self._send_timeout} s"
             ) from None
 
+    def expect(self, task_ids: Sequence[str]) -> None:
+        """Begin to get ready for what these tasks report."""
+        self._results.expect(task_ids)
+
     def send(
-        self, message: OutgoingMessage, delivery: Completion, *, receives: Sequence[str] = ()
+        self, message: OutgoingMessage, delivery: Completion, *, receives: bool = False
     ) -> None:
         """Take a message, to be sent as soon as that can be done.
 
-        :param receives: the ids of the tasks whose results may come once it is sent.
+        :param receives: whether results may come once it is sent, of tasks that are expected.
         """
-        deadline = self.loop.time() + self._send_timeout
-        self._sender.send(message, delivery, deadline, self._start_results if receives else None)
+        prepare: Callable[[], Coroutine[Any, Any, None]] | None = None
+        if message.requires:
+            prepare = partial(self._prepare, message, receives=receives)
+        elif receives:
+            prepare = self._results.prepare
+        self._sender.send(message, delivery, self.loop.time() + self._send_timeout, prepare)
+
+    async def _prepare(self, message: OutgoingMessage, *, receives: bool) -> None:
+        """Return once a message may go: no result can be missed, and all that it needs is stored.
+
+        :raises BackendError: not now.
+        """
+        if receives:
+            await self._results.prepare()
+        if message.requires and self.store is not None:
+            await self.store.write(message.requires)
+            message.requires = ()  # a message that goes again must not undo what followed it
+
+    async def watch(self, outcome: Outcome) -> None:
+        """Return once a result that is stored by now is delivered, and a later one will be.
+
+        Does nothing for a task that was sent from here: its result is watched for already, unless
+        that was given up on.
+
+        :raises BackendError: results can't be received.
+        """
+        given_up = isinstance(outcome.completion.error, BackendError)
+        if self.store is None or (outcome.completion.done and not given_up):
+            return
+        if outcome.delivery is None or given_up:
+            outcome.reopen()
+            await self.store.watch(outcome.task_id)
 
     def run(self, sending: Coroutine[Any, Any, None]) -> None:
         """Run what sends more messages, until the session is closed at the latest."""
@@ -193,12 +230,18 @@ class Session:
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.gather(
-                    self._sender.close(), self._results.close(), return_exceptions=True
+                    self._sender.close(), self._close_receivers(), return_exceptions=True
                 )
         except TimeoutError:
             pass
         finally:
             self.abort()
+
+    async def _close_receivers(self) -> None:
+        try:
+            await self._results.close()
+        finally:
+            await self._replies.close()  # on a connection that results may use, too
 
     def abort(self) -> None:
         """Drop everything on the spot."""
@@ -209,4 +252,5 @@ class Session:
             task.cancel()
         self._sender.abort()
         self._results.abort()
+        self._replies.abort()
         self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))

@@ -86,8 +86,9 @@ class Submission:
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
         to_receive, self._to_receive = self._to_receive, []
+        self._session.expect(to_receive)
         for message, delivery in outgoing:
-            self._session.send(message, delivery, receives=to_receive)
+            self._session.send(message, delivery, receives=bool(to_receive))
             self._under_way.append(delivery)
 
     async def _send_rest(self) -> None:
@@ -165,7 +166,7 @@ class Submission:
         no_result = settings.unavailable
         if not ignored and not settings.supported:
             raise InvalidOption("result_backend", str(no_result))
-        if call.reply_elsewhere:
+        if call.reply_elsewhere and settings.redis is None:
             no_result = "its reply_to is another address than this client's"
         outcome = self._session.pending.begin(result.id)
         delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")

@@ -16,7 +16,7 @@ from .deferred import EventLoop, for_each
 __all__ = ["DeferredTask", "TaskRevoked"]
 
 #: Methods of the handle that do I/O, and return a Deferred here.
-_AWAITABLE = frozenset({"forget", "get", "get_leaf", "join", "refresh", "revoke", "sent"})
+_AWAITABLE = frozenset({"exists", "forget", "get", "get_leaf", "join", "refresh", "revoke", "sent"})
 
 
 class TaskRevoked(errors.TaskRevoked, CancelledError):

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from celery import signals
 
-from ..errors import InvalidOption
+from .backend import recording_backend
 from .canvas import SentGroup, SentResult
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ __all__ = ["app_view", "task_view"]
 _RUN_ON_VIEW = frozenset({"send_task"})
 
 
-def app_view(app: Celery, recorder: Recorder) -> Celery:
-    """Return a view of ``app`` whose messages end in ``recorder``."""
+def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
+    """Return a view of ``app`` whose messages, and what its backend writes, end in ``recorder``.
+
+    :param backend_kind: what ``ResultSettings.backend`` says.
+    """
     app_class = type(app)
     seams: dict[str, Any] = {}
 
@@ -46,7 +49,7 @@ def app_view(app: Celery, recorder: Recorder) -> Celery:
             return getattr(app, name)
 
     view = View()
-    backend: Any = RecordingBackend()
+    backend = recording_backend(app, view, recorder, backend_kind)
     seams.update(
         backend=backend,
         producer_or_acquire=recorder.producer_or_acquire,
@@ -95,28 +98,6 @@ class _TasksView(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._app.tasks)
-
-
-class RecordingBackend:
-    """What Celery asks of a result backend while it sends, with no I/O behind it."""
-
-    def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Do nothing: the transport that receives results makes its own preparations."""
-
-    def ensure_chords_allowed(self) -> None:
-        """Refuse a chord, and a group that a task follows, which is one.
-
-        :raises InvalidOption: always.
-        """
-        raise InvalidOption(
-            "task",
-            "can't be a chord, nor a group that a task follows: only a result backend that can"
-            " count its parts runs those, as redis:// does",
-        )
-
-    def apply_chord(self, header_result_args: Any, body: Any, **options: Any) -> None:
-        """Refuse a chord."""
-        self.ensure_chords_allowed()
 
 
 class _AmqpView:

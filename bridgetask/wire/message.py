@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..settings import RetryPolicy
+from ..retry import RetryPolicy
+from .backend import StoreWrite
 
 __all__ = ["Declaration", "OutgoingMessage"]
 
@@ -39,6 +40,8 @@ class OutgoingMessage:
     #: AMQP's property names -> values: ``content_type``, ``headers``, ``correlation_id`` ...
     properties: dict[str, Any]
     declarations: tuple[Declaration, ...] = ()
+    #: What the result backend must have stored before the message goes.
+    requires: tuple[StoreWrite, ...] = ()
     #: When to try again, or None where ``retry=False``.
     retry: RetryPolicy | None = None
     #: Seconds that ``timeout`` or ``confirm_timeout`` allowed, or None.

@@ -17,8 +17,9 @@ from kombu import Producer
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..errors import InvalidOption
-from ..settings import RetryPolicy
+from ..retry import RetryPolicy
 from .appview import app_view, task_view
+from .backend import StoreWrite
 from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large_group
 from .message import Declaration, OutgoingMessage
 from .options import check_call, naming_the_option
@@ -54,6 +55,15 @@ def is_signature(candidate: object) -> bool:
 
 
 @dataclass(slots=True)
+class _Recording:
+    """What Celery's code sends and stores while it runs, in order."""
+
+    messages: list[OutgoingMessage] = field(default_factory=list)
+    #: What was to be stored since the last message.
+    writes: list[StoreWrite] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class RecordedCall:
     """A call of a task or a signature, as the messages that make it."""
 
@@ -75,20 +85,22 @@ class Recorder:
 
     :param app: the Celery app, which is not altered.
     :param reply_to: the address that workers shall send results to.
-    :param address_callbacks: whether the results of linked tasks shall come there, too. Celery's
-        rpc backend sends those to the worker itself (celery issue 6107).
+    :param backend: what ``ResultSettings.backend`` says. For ``rpc`` the results of linked tasks
+        shall come there, too: Celery's sends those to the worker itself (celery issue 6107).
     """
 
-    def __init__(self, app: Celery, reply_to: str, *, address_callbacks: bool = False) -> None:
+    def __init__(self, app: Celery, reply_to: str, *, backend: str = "disabled") -> None:
         self.app = app
         self.reply_to = reply_to
-        self._address_callbacks = address_callbacks
+        self._address_callbacks = backend == "rpc"
         #: Whether any call had linked tasks, whose results come here as well.
         self.links_used: bool = False
-        self._recording: ContextVar[list[OutgoingMessage]] = ContextVar("recording")
+        self._recording: ContextVar[_Recording] = ContextVar("recording")
         self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
         self._producer = _RecordingProducer(self)
-        self._view = app_view(app, self)
+        self._view = app_view(app, self, backend)
+        #: The view's backend: Celery's own for Redis, but for its I/O.
+        self.backend: Any = self._view.backend
 
     def send_task(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> RecordedCall:
         """Record what ``Celery.send_task`` does.
@@ -126,17 +138,21 @@ class Recorder:
         :raises InvalidOption: naming what can't be used.
         :raises Exception: whatever else Celery raises for a member that can't be sent.
         """
-        messages: list[OutgoingMessage] = []
-        with self._recording_to(messages), naming_the_option(call.options):
+        with self._record_all() as recording, naming_the_option(call.options):
             results = list(islice(call.rest or (), members))
-        return results, messages
+        return results, recording.messages
 
     def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
         """Return the messages that ``publish`` sends through the producer it is given."""
-        messages: list[OutgoingMessage] = []
-        with self._recording_to(messages):
+        with self._record_all() as recording:
             publish(self._producer)
-        return messages
+        return recording.messages
+
+    def record_writes(self, write: Callable[[Any], object]) -> tuple[StoreWrite, ...]:
+        """Return what ``write`` stores with the backend that it is given."""
+        with self._record_all() as recording:
+            write(self.backend)
+        return tuple(recording.writes)
 
     def ignores_result(self, call: RecordedCall, result: Any, message: Any) -> bool:
         """Tell whether the worker will send no result.
@@ -157,23 +173,25 @@ class Recorder:
         return bool(task.ignore_result if task else self.app.conf.task_ignore_result)
 
     @contextmanager
-    def _recording_to(self, messages: list[OutgoingMessage]) -> Iterator[None]:
-        token = self._recording.set(messages)
+    def _record_all(self) -> Iterator[_Recording]:
+        recording = _Recording()
+        token = self._recording.set(recording)
         try:
-            yield
+            yield recording
         finally:
             self._recording.reset(token)
+        if recording.messages:  # what Celery stores last goes before the last message
+            recording.messages[-1].requires += tuple(recording.writes)
 
     def _record(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> RecordedCall:
         check_call(args[-2], args[-1], options)
-        messages: list[OutgoingMessage] = []
-        with self._recording_to(messages), naming_the_option(options):
+        with self._record_all() as recording, naming_the_option(options):
             result = call(*args, **options)
         if result is None:
             raise InvalidOption("task", f"is an empty {name}: there is nothing to call")
-        return self._recorded(name, result, messages, options)
+        return self._recorded(name, result, recording.messages, options)
 
     def _record_in_steps(
         self, signature: Signature[Any], args: Any, kwargs: Any, options: dict[str, Any]
@@ -206,7 +224,7 @@ class Recorder:
 
     def on_published(self, callback: Callable[[], object]) -> None:
         """Keep ``callback`` with the message that was recorded last."""
-        self._recording.get()[-1].on_published.append(callback)
+        self._recording.get().messages[-1].on_published.append(callback)
 
     @contextmanager
     def not_mandatory(self) -> Iterator[None]:
@@ -243,8 +261,15 @@ class Recorder:
 
     def add(self, message: OutgoingMessage) -> None:
         """Keep a message that the producer published."""
+        recording = self._recording.get()
         message.mandatory = self._mandatory.get()
-        self._recording.get().append(message)
+        message.requires = tuple(recording.writes)
+        recording.writes.clear()
+        recording.messages.append(message)
+
+    def add_write(self, write: StoreWrite) -> None:
+        """Keep what the backend stored: before the message that is recorded next."""
+        self._recording.get().writes.append(write)
 
 
 class _RecordingProducer(Producer):

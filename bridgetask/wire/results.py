@@ -95,14 +95,15 @@ class ResultDecoder:
     """Decodes results as the app's own backend would.
 
     :param app: the Celery app, whose ``result_accept_content`` and serialisers apply.
+    :param backend: Celery's backend that stores results, where one does.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, backend: Backend | None = None) -> None:
         conf = app.conf
         accept = conf.result_accept_content
         self._accept = prepare_accept_content(conf.accept_content if accept is None else accept)
         # Celery's base class, for its decoding alone: it has no connection to anything.
-        self._backend = Backend(app=app)
+        self._backend = backend or Backend(app=app)
 
     def decode(
         self,
@@ -118,19 +119,26 @@ class ResultDecoder:
         """
         try:
             meta = load(body, content_type, content_encoding, headers, self._accept)
-            return self._update(meta)
+            return self._update(meta, meta["task_id"])
         except Exception as error:
-            raise ResultUndecodable(
-                f"the result can't be read: {type(error).__name__}: {error}",
-                task_id=correlation_id,
-            ) from error
+            raise _undecodable(error, correlation_id) from error
+
+    def decode_stored(self, payload: bytes, task_id: str) -> TaskUpdate:
+        """Decode what the backend has stored for a task.
+
+        :raises ResultUndecodable: it can't be read.
+        """
+        try:
+            return self._update(self._backend.decode(payload), task_id)
+        except Exception as error:
+            raise _undecodable(error, task_id) from error
 
     def encode_result(self, result: Any, state: str) -> Any:
         """Prepare a value or an exception for serialising, as a worker's backend does."""
         return self._backend.encode_result(result, state)
 
-    def _update(self, meta: Any) -> TaskUpdate:
-        task_id, state = meta["task_id"], meta["status"]
+    def _update(self, meta: Any, task_id: Any) -> TaskUpdate:
+        state = meta["status"]
         if not isinstance(task_id, str) or not isinstance(state, str):
             raise TypeError("task_id and status must be strings")
         result, traceback = meta.get("result"), meta.get("traceback")
@@ -160,6 +168,12 @@ class ResultDecoder:
         if traceback and isinstance(traceback, str) and rebuilt.__cause__ is None:
             rebuilt.__cause__ = RemoteTraceback(traceback)
         return rebuilt
+
+
+def _undecodable(error: Exception, task_id: str | None) -> ResultUndecodable:
+    return ResultUndecodable(
+        f"the result can't be read: {type(error).__name__}: {error}", task_id=task_id
+    )
 
 
 def _is_control_flow(error: BaseException) -> bool:

@@ -36,6 +36,7 @@ class Wire:
         :raises InvalidOption: the configuration can't be used.
         """
         settings = Settings.from_app(app, heartbeat=heartbeat)
-        recorder = Recorder(app, reply_to, address_callbacks=settings.results.backend == "rpc")
-        decoder = ResultDecoder(app)
+        recorder = Recorder(app, reply_to, backend=settings.results.backend)
+        stored = recorder.backend if settings.results.redis is not None else None
+        decoder = ResultDecoder(app, stored)
         return cls(app, settings, recorder, decoder, ControlMailbox(app, recorder))

@@ -10,7 +10,7 @@ import pytest
 from kombu import Connection
 
 from bridgetask import Client
-from bridgetask.asyncio_impl.transports.amqp import amqp_transports
+from bridgetask.asyncio_impl.transports.configured import configured_transports
 
 from ..fix_proxy import Proxy
 from ..fix_rabbitmq import make_app, take
@@ -18,7 +18,7 @@ from ..servers import RabbitMQ, Worker
 from .callers import AsyncioCaller, Caller, TwistedCaller
 
 #: What clients may be connected by. Every fault must be survived on each.
-TRANSPORTS = {"aiormq": amqp_transports}
+TRANSPORTS = {"aiormq": configured_transports}
 
 CALLERS = {"asyncio": AsyncioCaller, "twisted": TwistedCaller}
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_the_twisted_tests_pass_on_the_default_reactor(
-    broker_url: str, worker: object, tmp_path: object
+    broker_url: str, worker: object, redis_url: str, redis_worker: object
 ) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests/twisted_compat", "-p", "no:cacheprovider"],
@@ -25,6 +25,7 @@ def test_the_twisted_tests_pass_on_the_default_reactor(
             "BRIDGETASK_TEST_REACTOR": "default",
             "BRIDGETASK_TEST_WORKER": "running",
             "BRIDGETASK_AMQP_URL": broker_url,
+            "BRIDGETASK_REDIS_URL": redis_url,
         },
         capture_output=True,
         text=True,

@@ -228,7 +228,7 @@ async def compare(broker_url: str, app: Celery, calls: dict[str, Call]) -> None:
 @pytest.fixture
 def recorder() -> Recorder:
     celery = Celery("recorder", broker="amqp://", backend="rpc://", set_as_current=False)
-    return Recorder(celery, "reply", address_callbacks=True)
+    return Recorder(celery, "reply", backend="rpc")
 
 
 def test_receivers_of_before_task_publish_may_edit_what_is_sent(recorder: Recorder) -> None:

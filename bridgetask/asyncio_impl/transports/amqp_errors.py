@@ -8,9 +8,19 @@ from typing import Any
 
 import aiormq.exceptions
 
-from ...errors import BridgetaskError, BrokerUnreachable, NotRoutable, Refused
+from ...errors import (
+    BackendError,
+    BridgetaskError,
+    BrokerUnreachable,
+    NotRoutable,
+    NotSent,
+    Refused,
+    SendError,
+    Unconfirmed,
+)
+from ...wire.message import OutgoingMessage
 
-__all__ = ["ConnectionLost", "translating"]
+__all__ = ["ConnectionLost", "about", "translating"]
 
 #: Reply codes with which RabbitMQ turns a login or a virtual host down.
 _LOGIN_REFUSED = {403, 530}
@@ -101,3 +111,25 @@ def _reply_code(error: BaseException) -> int | None:
 def _reply_text(error: BaseException) -> str:
     strings = [each for each in error.args if isinstance(each, str)]
     return strings[-1] if strings else str(error)
+
+
+def about(
+    message: OutgoingMessage, error: BackendError | SendError, *, may_be_there: bool
+) -> SendError:
+    """Return the error for one message: with its own task id, and unknown if it may be there."""
+    task = f"task {message.task_id}" if message.task_id else "message"
+    if may_be_there:
+        told: SendError = Unconfirmed(
+            f"{task} may or may not have been sent: no confirm came ({error})"
+        )
+    elif isinstance(error, ConnectionLost):
+        told = BrokerUnreachable(f"{task} was not sent: {error}")
+    elif isinstance(error, Refused):
+        told = Refused(f"{task} was not sent: {error}", code=error.code)
+    elif isinstance(error, BackendError):
+        told = NotSent(f"{task} was not sent, for its result could not be received: {error}")
+    else:
+        told = type(error)(f"{task} was not sent: {error}")
+    told.task_id = message.task_id
+    told.__cause__ = error if isinstance(error, BackendError) else error.__cause__
+    return told

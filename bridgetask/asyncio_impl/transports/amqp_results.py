@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -186,7 +186,6 @@ class RpcResults:
         decoder: ResultDecoder,
         pending: PendingResults,
     ) -> None:
-        self._connection = connection
         self._decoder = decoder
         self._pending = pending
         arguments = {"x-expires": int(expires * 1000)}
@@ -209,17 +208,18 @@ class RpcResults:
             wanted=lambda: pending.unfinished > 0,
         )
 
-    async def start(self) -> None:
+    def expect(self, task_ids: Sequence[str]) -> None:
+        """Do nothing: the queue is the same for all tasks."""
+
+    async def prepare(self) -> None:
         await self._consumer.start()
 
     async def close(self) -> None:
         """Stop, and delete the queue: nobody will ever ask for what it still gets."""
         await self._consumer.close()
-        await self._connection.close()
 
     def abort(self) -> None:
         self._consumer.stop()
-        self._connection.abort()
 
     def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
         properties = message.header.properties
@@ -241,6 +241,7 @@ class AmqpControlChannel:
     """Receives the replies of workers to commands, on the connection that results use."""
 
     def __init__(self, connection: AmqpConnection, mailbox: ControlMailbox) -> None:
+        self._connection = connection
         self._mailbox = mailbox
         self._on_reply: Callable[[str, object], None] | None = None
         self._consumer = _Consumer(
@@ -254,6 +255,14 @@ class AmqpControlChannel:
     async def listen(self, on_reply: Callable[[str, object], None]) -> None:
         self._on_reply = on_reply
         await self._consumer.start()
+
+    async def close(self) -> None:
+        """Close the connection, which results have done with by then."""
+        await self._connection.close()
+
+    def abort(self) -> None:
+        self._consumer.stop()
+        self._connection.abort()
 
     def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
         properties = message.header.properties

@@ -13,6 +13,8 @@ import aiormq
 from aiormq import spec
 
 from ...errors import (
+    BackendError,
+    BackendUnreachable,
     BridgetaskError,
     BrokerUnreachable,
     ClientClosed,
@@ -23,10 +25,11 @@ from ...errors import (
     SendTimeout,
     Unconfirmed,
 )
+from ...retry import RetryPolicy
 from ...wire.message import Declaration, OutgoingMessage
 from ..completion import Completion
 from .amqp_connection import AmqpConnection
-from .amqp_errors import ConnectionLost, translating
+from .amqp_errors import ConnectionLost, about, translating
 
 __all__ = ["AmqpSender"]
 
@@ -100,6 +103,8 @@ class AmqpSender:
         self._window = asyncio.Semaphore(_WINDOW)
         self._settled = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
+        #: Messages that wait for the result backend to come back.
+        self._aside: set[_Sending] = set()
         self._channel: aiormq.Channel | None = None
         self._known_exchanges: set[str] = {""}
         self._closed = False
@@ -110,7 +115,7 @@ class AmqpSender:
 
     def _unsettled(self) -> set[_Sending]:
         attempted = () if self._attempted is None else (self._attempted,)
-        return {*self._queue, *self._in_flight, *attempted}
+        return {*self._queue, *self._aside, *self._in_flight, *attempted}
 
     def send(
         self,
@@ -193,6 +198,10 @@ class AmqpSender:
             heapq.heappush(self._queue, sending)
             await self._back_off(sending, error)
             return
+        except BackendUnreachable as error:
+            heapq.heappush(self._queue, sending)
+            self._put_aside(error)
+            return
         except BridgetaskError as error:
             self._settle(sending, error)
             return
@@ -215,15 +224,37 @@ class AmqpSender:
         """Count a failed attempt for all that wait, and wait before the next."""
         retries = failed.retries
         for sending in list(self._queue):
-            sending.last_error = error
-            if sending.message.retry is None or not sending.message.retry.allows(sending.retries):
-                self._settle(sending, error)
-            else:
-                sending.retries += 1
+            self._count_failure(sending, error)
         policy = failed.message.retry
         if policy is not None and not failed.delivery.done:
             logger.warning("Can't send: %s. Trying again", error)
             await asyncio.sleep(policy.interval(retries))
+
+    def _count_failure(self, sending: _Sending, error: BridgetaskError) -> None:
+        """Fail a message that has no retries left."""
+        sending.last_error = error
+        if sending.message.retry is None or not sending.message.retry.allows(sending.retries):
+            self._settle(sending, error)
+        else:
+            sending.retries += 1
+
+    def _put_aside(self, error: BridgetaskError) -> None:
+        """Let those go first that need nothing of the result backend, which is not there."""
+        queued, self._queue = self._queue, []
+        for sending in queued:
+            if sending.prepare is None:
+                heapq.heappush(self._queue, sending)
+                continue
+            self._count_failure(sending, error)
+            if not sending.delivery.done:
+                policy = cast(RetryPolicy, sending.message.retry)
+                self._aside.add(sending)
+                self._loop.call_later(policy.interval(sending.retries - 1), self._resume, sending)
+
+    def _resume(self, sending: _Sending) -> None:
+        self._aside.discard(sending)
+        if not sending.delivery.done:
+            self._enqueue(sending)
 
     async def _open_channel(self) -> aiormq.Channel:
         """Return the channel to publish on. A new one is used only when the old one is settled."""
@@ -322,8 +353,8 @@ class AmqpSender:
         self._settled.set()
         if sending.delivery.done:
             return  # a worker answered before the broker did, or in its place
-        if isinstance(error, SendError):
-            error = _about(sending.message, error, may_be_there=sending.unanswered > 0)
+        if isinstance(error, (BackendError, SendError)):
+            error = about(sending.message, error, may_be_there=sending.unanswered > 0)
         sending.delivery.complete(error)
 
     def _abandon(self) -> None:
@@ -351,21 +382,3 @@ def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
     properties: dict[str, Any] = dict(message.properties)
     properties["message_type"] = properties.pop("type", None)
     return spec.Basic.Properties(**properties)
-
-
-def _about(message: OutgoingMessage, error: SendError, *, may_be_there: bool) -> SendError:
-    """Return the error for one message: with its own task id, and unknown if it may be there."""
-    task = f"task {message.task_id}" if message.task_id else "message"
-    if may_be_there:
-        about: SendError = Unconfirmed(
-            f"{task} may or may not have been sent: no confirm came ({error})"
-        )
-    elif isinstance(error, ConnectionLost):
-        about = BrokerUnreachable(f"{task} was not sent: {error}")
-    elif isinstance(error, Refused):
-        about = Refused(f"{task} was not sent: {error}", code=error.code)
-    else:
-        about = type(error)(f"{task} was not sent: {error}")
-    about.task_id = message.task_id
-    about.__cause__ = error.__cause__
-    return about

@@ -1,15 +1,16 @@
-"""The two protocols between the client and whatever carries messages and results."""
+"""The protocols between the client and whatever carries messages and results."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...wire.backend import StoreWrite
 from ...wire.message import OutgoingMessage
 from ..completion import Completion
 
-__all__ = ["ControlChannel", "ResultSource", "Sender", "Transports"]
+__all__ = ["ControlChannel", "ResultSource", "ResultStore", "Sender", "Transports"]
 
 
 class Sender(Protocol):
@@ -50,8 +51,15 @@ class Sender(Protocol):
 class ResultSource(Protocol):
     """Delivers what workers report to the pending results."""
 
-    async def start(self) -> None:
-        """Return once results of tasks that are sent from now on can't be missed."""
+    def expect(self, task_ids: Sequence[str]) -> None:
+        """Begin to get ready for what these tasks will report."""
+
+    async def prepare(self) -> None:
+        """Return once nothing can be missed of what is expected, connecting where that is needed.
+
+        :raises BackendError: results are stored elsewhere, and can't be received from there.
+        :raises SendError: results come by way of the broker, and can't be received from there.
+        """
 
     async def close(self) -> None:
         """Stop for good. What workers still send is dropped."""
@@ -60,11 +68,39 @@ class ResultSource(Protocol):
         """Drop the connection on the spot, with no goodbye."""
 
 
+class ResultStore(Protocol):
+    """Keeps results, for any client to read. All of it raises ``BackendError``."""
+
+    async def watch(self, task_id: str) -> None:
+        """Return once what is stored of a task is delivered, and nothing later can be missed."""
+
+    async def fetch(self, task_ids: Sequence[str]) -> None:
+        """Read what is stored of tasks, and deliver it."""
+
+    async def exists(self, task_id: str) -> bool:
+        """Tell whether anything is stored of a task."""
+
+    async def forget(self, task_id: str) -> None:
+        """Delete what is stored of a task, and expect nothing of it any more."""
+
+    async def read(self, key: bytes) -> bytes | None:
+        """Return what is stored under a key, or None."""
+
+    async def write(self, writes: Sequence[StoreWrite]) -> None:
+        """Return once all of it is stored, in order."""
+
+
 class ControlChannel(Protocol):
     """Receives the replies of workers to commands."""
 
     async def listen(self, on_reply: Callable[[str, object], None]) -> None:
         """Return once replies can arrive: ``on_reply(ticket, what a worker said)``."""
+
+    async def close(self) -> None:
+        """Stop for good."""
+
+    def abort(self) -> None:
+        """Drop the connection on the spot, with no goodbye."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +110,5 @@ class Transports:
     sender: Sender
     results: ResultSource
     replies: ControlChannel
+    #: Where results are stored, if they are.
+    store: ResultStore | None = None
