@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from celery import Celery
+from celery import Celery, group
 from celery.exceptions import Ignore
 
 app = Celery(
@@ -148,3 +148,15 @@ def nap(seconds: float) -> float:
 def stamps(self: Any) -> dict[str, Any]:
     found: dict[str, Any] = self.request.stamps
     return found
+
+
+@app.task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task
+def group_from_task(size: int) -> str:
+    """Call a group from inside a task, so that it becomes a child."""
+    called: str = group(add.s(number, 0) for number in range(size)).apply_async().id
+    return called

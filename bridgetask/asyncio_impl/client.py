@@ -13,10 +13,10 @@ from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
 from ..wire.recorder import RecordedCall
-from ..wire.results import result_tree
 from ..wire.wire import Wire
 from .control import Control
 from .group import GroupResult
+from .handles import handle_by_id, handle_of_tree, stored_group
 from .map import map_calls
 from .result import AnyResult, AsyncResult, OnCancel
 from .session import Connect, Session
@@ -211,7 +211,17 @@ class Client:
         task: for any other, awaiting the handle raises
         :class:`bridgetask.errors.ResultUnavailable` at once.
         """
-        return self._result_on(self._running_session(), task_id)
+        return handle_by_id(self, self._running_session(), task_id)
+
+    async def group_result(self, group_id: str) -> GroupResult:
+        """Return the handle of a group that was saved, by this client or any other of Celery's.
+
+        :raises ResultUnavailable: no group is saved under this id, or the result backend can't
+            store any, as ``rpc://`` can't.
+        :raises ResultUndecodable: what is stored can't be read.
+        :raises BackendError: the result backend could not be asked.
+        """
+        return await stored_group(self, self._running_session(), group_id)
 
     # Connecting and closing.
 
@@ -330,35 +340,9 @@ class Client:
         submission.start()
         return submission.handle
 
-    def _result_on(
-        self,
-        session: Session,
-        task_id: str,
-        *,
-        parent: AnyResult | None = None,
-        called_by_task: bool = False,
-    ) -> AsyncResult[Any]:
-        """Return the handle of a task that this client did not send, or does not hold any more."""
-        outcome = session.pending.register(task_id)
-        results = self._wire.settings.results
-        no_result = results.unavailable
-        linked = called_by_task and self._wire.recorder.links_used
-        if outcome.delivery is None and not linked and results.redis is None:
-            no_result = no_result or "rpc:// delivers results only to the client that sent the task"
-        return AsyncResult(
-            self, session, outcome, parent=parent, delivery=outcome.delivery, no_result=no_result
-        )
-
-    def _child_on(self, session: Session, encoded: Any) -> AnyResult:
+    def _handle_of_tree(self, session: Session, encoded: Any) -> AnyResult:
         """Return the handle of what a task called, by what Celery's ``as_tuple`` left of it."""
-        node_id, encoded_parent, members = result_tree(encoded)
-        parent = self._child_on(session, encoded_parent) if encoded_parent else None
-        if members is None:
-            return self._result_on(session, node_id, parent=parent, called_by_task=True)
-        group = GroupResult(self, session, node_id, parent=parent)
-        group._extend([self._child_on(session, member) for member in members])
-        group._close(None)
-        return group
+        return handle_of_tree(self, session, encoded)
 
     def _revoke_in_background(self, task_id: str, *, terminate: bool) -> None:
         """Revoke a task on behalf of somebody who was cancelled, and so can't wait for it."""

@@ -206,7 +206,36 @@ class GroupResult:
         """Yield pairs of a parent and its child; see :meth:`AsyncResult.iterdeps`."""
         return walk(self, intermediate)
 
+    async def save(self) -> None:
+        """Store which tasks the group consists of, for :meth:`bridgetask.Client.group_result`.
+
+        Follows ``GroupResult.save``: Celery's own client can restore it, too.
+
+        :raises ResultUnavailable: the result backend can't store groups, as ``rpc://`` can't.
+        :raises BackendError: the result backend could not be asked.
+        """
+        await self._built.wait()
+        await self._write(lambda backend: backend.save_group(self.id, self))
+
+    async def delete(self) -> None:
+        """Delete what :meth:`save` stored.
+
+        :raises ResultUnavailable: the result backend can't store groups, as ``rpc://`` can't.
+        :raises BackendError: the result backend could not be asked.
+        """
+        await self._write(lambda backend: backend.delete_group(self.id))
+
+    def as_tuple(self) -> Any:
+        """Return the ids of the group, its parents and its members, as Celery's does."""
+        parent = None if self.parent is None else self.parent.as_tuple()
+        return (self.id, parent), [member.as_tuple() for member in self.results]
+
     # Within.
+
+    async def _write(self, write: Callable[[Any], object]) -> None:
+        self._session.check_loop()
+        store = self._session.group_store(self.id)
+        await store.write(self._client._wire.recorder.record_writes(write))
 
     def _extend(self, members: Sequence[AnyResult]) -> None:
         """Add members that were called."""

@@ -242,6 +242,20 @@ class AsyncResult(TaskState, Generic[R]):
             value = await node.get()
         return value
 
+    def as_tuple(self) -> Any:
+        """Return the ids of the task and its parents, as Celery's result does."""
+        parent = None if self.parent is None else self.parent.as_tuple()
+        return (self.id, parent), None
+
+    def as_list(self) -> list[str]:
+        """Return the ids of the task and its parents in a list, as Celery's result does."""
+        ids = []
+        node: AnyResult | None = self
+        while node is not None:
+            ids.append(node.id)
+            node = node.parent
+        return ids
+
     # Within.
 
     async def _wait(self) -> None:
@@ -331,7 +345,7 @@ class AsyncResult(TaskState, Generic[R]):
 
     def _child(self, encoded: Any) -> AnyResult:
         """Make the handle of a child, which lives as long as this one."""
-        child = self._client._child_on(self._session, encoded)
+        child = self._client._handle_of_tree(self._session, encoded)
         if self._outcome.children is None:
             self._outcome.children = {}
         for each in child._outcomes():

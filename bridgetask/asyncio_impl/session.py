@@ -12,7 +12,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..errors import BackendError, BrokerUnreachable, ClientClosed, WrongEventLoop
+from ..errors import (
+    BackendError,
+    BrokerUnreachable,
+    ClientClosed,
+    ResultUnavailable,
+    WrongEventLoop,
+)
 from ..wire.message import OutgoingMessage
 from ..wire.wire import Wire
 from .completion import Completion
@@ -129,6 +135,19 @@ class Session:
             raise BrokerUnreachable(
                 f"no broker could be connected to within {self._send_timeout} s"
             ) from None
+
+    def group_store(self, group_id: str) -> ResultStore:
+        """Return where groups can be stored.
+
+        :raises ResultUnavailable: nowhere.
+        """
+        if self.store is None:
+            raise ResultUnavailable(
+                f"group {group_id} can't be stored: only a backend that stores results can do"
+                " that, as redis:// does",
+                task_id=group_id,
+            )
+        return self.store
 
     def expect(self, task_ids: Sequence[str]) -> None:
         """Begin to get ready for what these tasks report."""

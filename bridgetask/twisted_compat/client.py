@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet.defer import Deferred, succeed
 
 from ..asyncio_impl.client import Client
+from ..asyncio_impl.handles import handle_by_id
 from ..asyncio_impl.submission import Submission
 from ..wire.canvas import group_of
 from ..wire.recorder import RecordedCall, is_signature, is_task
@@ -98,8 +99,16 @@ class TwistedCelery:
     def result(self, task_id: str) -> DeferredTask:
         """Return the result of a task by its id; see :meth:`bridgetask.Client.result`."""
         event_loop = self._acquired()
-        handle = self.client._result_on(self.client._session_on(event_loop.loop), task_id)
+        session = self.client._session_on(event_loop.loop)
+        handle = handle_by_id(self.client, session, task_id)
         return DeferredTask(handle, event_loop)
+
+    def group_result(self, group_id: str) -> Deferred[list[DeferredTask]]:
+        """Return the members of a saved group; see :meth:`bridgetask.Client.group_result`."""
+        event_loop = self._acquired()
+        return self.run(self.client.group_result(group_id)).addCallback(
+            lambda group: [DeferredTask(member, event_loop) for member in group]
+        )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Run a coroutine on the event loop that :attr:`client` belongs to.

@@ -16,7 +16,9 @@ from .deferred import EventLoop, for_each
 __all__ = ["DeferredTask", "TaskRevoked"]
 
 #: Methods of the handle that do I/O, and return a Deferred here.
-_AWAITABLE = frozenset({"exists", "forget", "get", "get_leaf", "join", "refresh", "revoke", "sent"})
+_AWAITABLE = frozenset(
+    ["delete", "exists", "forget", "get", "get_leaf", "join", "refresh", "revoke", "save", "sent"]
+)
 
 
 class TaskRevoked(errors.TaskRevoked, CancelledError):

@@ -133,6 +133,16 @@ class ResultDecoder:
         except Exception as error:
             raise _undecodable(error, task_id) from error
 
+    def decode_group(self, payload: bytes, group_id: str) -> Any:
+        """Decode what the backend has stored for a group, for :func:`result_tree`.
+
+        :raises ResultUndecodable: it can't be read.
+        """
+        try:
+            return self._backend.decode(payload)["result"]
+        except Exception as error:
+            raise _undecodable(error, group_id) from error
+
     def encode_result(self, result: Any, state: str) -> Any:
         """Prepare a value or an exception for serialising, as a worker's backend does."""
         return self._backend.encode_result(result, state)
