@@ -103,6 +103,8 @@ class _Memory:
             delivery.complete(self._client.send_error)
             return
         delivery.complete()
+        for write in message.requires:
+            self._worker.store(write)
         task = self._worker.read(message)
         if task is not None:
             self._client.sent.append(task)

@@ -6,9 +6,9 @@ from typing import Any
 
 import celery.exceptions
 import pytest
-from celery import Celery, group
+from celery import Celery, chord, group
 
-from bridgetask import BrokerUnreachable, RemoteTraceback, Unconfirmed
+from bridgetask import BrokerUnreachable, InvalidOption, RemoteTraceback, Unconfirmed
 from bridgetask.testing import InMemoryClient
 
 from . import tasks
@@ -151,3 +151,23 @@ async def test_groups_and_chains_that_end_in_groups_are_run(memory_app: Celery) 
         assert [value async for value in client.map(add.s(1), [1, 2])] == [2, 3]
         with pytest.raises(tasks.ComplexError):
             await client.apply_async(fail.si() | members)
+
+
+async def test_chords_are_run_where_the_configured_backend_can_run_them() -> None:
+    celery = make_app("memory", "amqp://127.0.0.1:1//", "redis://127.0.0.1:1/0")
+
+    @celery.task(shared=False)
+    def double(x: int) -> int:
+        return 2 * x
+
+    @celery.task(shared=False)
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    async with InMemoryClient(celery) as client:
+        assert await client.apply_async(chord([double.s(n) for n in (1, 2)], total.s())) == 6
+        nested = group(double.s(1) | double.s(), double.s(2)) | total.s() | double.s()
+        assert await client.apply_async(nested) == 16
+    with pytest.raises(InvalidOption, match="can't be a chord"):
+        async with InMemoryClient(make_app("rpc", "amqp://127.0.0.1:1//")) as client:
+            client.apply_async(chord([double.s(1)], total.s()))

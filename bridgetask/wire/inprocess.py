@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from celery.exceptions import NotRegistered
 from kombu.serialization import dumps
 
+from .backend import StoreWrite
 from .message import OutgoingMessage
 from .results import FAILURE, STARTED, SUCCESS, TaskUpdate, load
 from .wire import Wire
@@ -50,7 +51,19 @@ class InProcessWorker:
     def __init__(self, wire: Wire, results: Mapping[str, Any]) -> None:
         self._app: Celery = wire.app
         self._decoder = wire.decoder
+        self._backend = wire.recorder.backend
         self._results = results
+        #: What Celery's backend would have stored, by key.
+        self._stored: dict[bytes, Any] = {}
+        #: The values of a chord's parts so far, by the group's id and their place in it.
+        self._parts: dict[str, dict[int, Any]] = {}
+
+    def store(self, write: StoreWrite) -> None:
+        """Keep what the backend would have stored, such as the size of a chord."""
+        for verb, *arguments in write.commands:
+            if verb == "SET":
+                key, value = arguments[:2]
+                self._stored[key] = value
 
     def read(self, message: OutgoingMessage) -> SentTask | None:
         """Return the task in a message; None where it is a command or an event."""
@@ -104,6 +117,19 @@ class InProcessWorker:
                 yield from self.run(self._next(task, member, value, {"chain": chain}))
         for link in task.embed.get("callbacks") or ():
             yield from self.run(self._next(task, link, value, {}))
+        if task.embed.get("chord"):
+            yield from self._run_body(task, value)
+
+    def _run_body(self, part: SentTask, value: Any) -> Iterator[TaskUpdate]:
+        """Run the body of a chord if this was the last one of its parts."""
+        group_id = part.headers["group"]
+        parts = self._parts.setdefault(group_id, {})
+        parts[part.headers.get("group_index") or len(parts)] = value
+        size = self._stored.get(self._backend.get_key_for_group(group_id, ".s"))
+        if size is None or len(parts) < int(size):
+            return
+        values = [parts[index] for index in sorted(self._parts.pop(group_id))]
+        yield from self.run(self._next(part, part.embed["chord"], values, {}))
 
     def _call(self, task: SentTask) -> Any:
         name = task.name
@@ -121,6 +147,9 @@ class InProcessWorker:
         self, before: SentTask, signature: Mapping[str, Any], value: Any, embed: dict[str, Any]
     ) -> SentTask:
         """Return the task of a signature that gets the value of the task before it."""
+        if signature["subtask_type"] == "chain":
+            signature, *others = signature["kwargs"]["tasks"]
+            embed = {**embed, "chain": others[::-1]}
         options = signature["options"]
         args = list(signature["args"])
         if not signature.get("immutable"):
@@ -132,8 +161,8 @@ class InProcessWorker:
             dict(signature["kwargs"]),
             before.exchange,
             before.routing_key,
-            {},
-            {**embed, "callbacks": options.get("link")},
+            {"group": options.get("group_id"), "group_index": options.get("group_index")},
+            {**embed, "callbacks": options.get("link"), "chord": options.get("chord")},
         )
 
     def _report(
