@@ -38,7 +38,7 @@ AT_ONCE = 100
 class SentResult(_AsyncResult):
     """Celery's result of a call, without what waits for it: the transports do that."""
 
-    backend = None  # type: ignore[assignment]
+    backend: Any = None
 
     def __init__(
         self,
