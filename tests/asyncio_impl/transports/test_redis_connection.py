@@ -160,8 +160,10 @@ async def test_a_redis_without_pub_sub_refuses_the_call(
         with pytest.raises(NotSent, match="refused SUBSCRIBE") as sending:
             await asyncio.wait_for(client.send_task("t"), 5)
         assert isinstance(sending.value.__cause__, BackendRefused)
-        with pytest.raises(BackendRefused, match="refused SUBSCRIBE"):
-            await asyncio.wait_for(client.result("x").get(), 5)
+        handle = client.result("x")
+        for _ in range(2):
+            with pytest.raises(BackendRefused, match="refused SUBSCRIBE"):
+                await asyncio.wait_for(handle.get(), 5)
         assert await client.send_task("t", ignore_result=True) is None
 
 
