@@ -16,6 +16,10 @@ from ..errors import InvalidOption
 if TYPE_CHECKING:
     from celery import Celery
 
+    _AsyncResult = AsyncResult[Any]
+else:
+    _AsyncResult = AsyncResult  # not generic before Celery 5.6
+
 __all__ = [
     "AT_ONCE",
     "SentGroup",
@@ -31,10 +35,10 @@ __all__ = [
 AT_ONCE = 100
 
 
-class SentResult(AsyncResult[Any]):
+class SentResult(_AsyncResult):
     """Celery's result of a call, without what waits for it: the transports do that."""
 
-    backend = None  # type: ignore[assignment]
+    backend: Any = None
 
     def __init__(
         self,

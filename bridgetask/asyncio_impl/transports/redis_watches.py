@@ -22,14 +22,14 @@ class Watch:
     def __init__(
         self, channel: bytes, task_id: str, outcome: weakref.ref[Outcome], *, unsent: bool
     ) -> None:
-        self.channel = channel
-        self.task_id = task_id
+        self.channel: bytes = channel
+        self.task_id: str = task_id
         #: Weakly: an outcome lives as long as somebody holds a handle of it.
-        self.outcome = outcome
+        self.outcome: weakref.ref[Outcome] = outcome
         #: Whether the task was still to be sent when the watch began.
-        self.unsent = unsent
+        self.unsent: bool = unsent
         #: Whether what was stored before the subscription has been read.
-        self.read = Completion()
+        self.read: Completion = Completion()
 
 
 class Watches:

@@ -104,7 +104,7 @@ async def test_tls_connects_with_a_private_ca_and_a_client_certificate(
 ) -> None:
     query = "&".join(f"{key}={value}" for key, value in tls.items())
     await exchanges(store_app, f"rediss://127.0.0.1:{redis_server.tls_port}/0?{query}")
-    at = f"redis://localhost:{redis_server.tls_port}/0"
+    at = f"rediss://localhost:{redis_server.tls_port}/0"
     await exchanges(store_app, at, redis_backend_use_ssl=tls)
     unverified = {**tls, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
     await exchanges(store_app, at, redis_backend_use_ssl=unverified)
@@ -123,7 +123,7 @@ async def test_tls_refuses_what_does_not_fit(
     options = {**tls, **wrong}
     if wrong.get("ssl_ca_certs"):
         options["ssl_ca_certs"] = str(certificates["other_ca"])
-    at = f"redis://127.0.0.1:{redis_server.tls_port}/0"
+    at = f"rediss://127.0.0.1:{redis_server.tls_port}/0"
     error = await refused(store_app, at, redis_backend_use_ssl=options)
     assert isinstance(error, BackendUnreachable)
 
@@ -160,8 +160,10 @@ async def test_a_redis_without_pub_sub_refuses_the_call(
         with pytest.raises(NotSent, match="refused SUBSCRIBE") as sending:
             await asyncio.wait_for(client.send_task("t"), 5)
         assert isinstance(sending.value.__cause__, BackendRefused)
-        with pytest.raises(BackendRefused, match="refused SUBSCRIBE"):
-            await asyncio.wait_for(client.result("x").get(), 5)
+        handle = client.result("x")
+        for _ in range(2):
+            with pytest.raises(BackendRefused, match="refused SUBSCRIBE"):
+                await asyncio.wait_for(handle.get(), 5)
         assert await client.send_task("t", ignore_result=True) is None
 
 

@@ -239,6 +239,23 @@ class TestStored:
             with pytest.raises(ResultUndecodable):
                 await client.result(bad)
             assert await client.result(good) == 2
+            announced = client.send_task("t")
+            again = client.send_task("t", task_id=bad)  # what is stored is not of this one
+            await asyncio.gather(announced.sent(), again.sent())
+            await report(pickling, announced.id, result=3)
+            with pytest.raises(ResultUndecodable):
+                await announced
+            with pytest.raises(ResultTimeout):
+                await again.get(timeout=0.3)
+
+    async def test_what_is_stored_under_any_key_can_be_read(self, store_app: AppFactory) -> None:
+        celery, task_id = store_app(), str(uuid4())
+        await report(celery, task_id, result=3)
+        async with Client(celery) as client:
+            session: Any = client._session
+            key = client._wire.recorder.backend.get_key_for_task(task_id)
+            assert b"SUCCESS" in await session.store.read(key)
+            assert await session.store.read(b"nothing") is None
 
     @pytest.mark.parametrize(
         "conf",
