@@ -53,9 +53,10 @@ class _SingleResults:
     def route(self, router: Router) -> None:
         for name in ("get", "forget", "revoke", "exists", "ready", "successful", "failed"):
             router.method(AsyncResult, name, getattr(self, name))
-        for name in ("collect", "iterdeps", "get_leaf", "then", "_get_task_meta"):
+        for name in ("collect", "iterdeps", "get_leaf", "_get_task_meta"):
             router.method(AsyncResult, name, getattr(self, name))
         router.method(AsyncResult, "wait", self.get)
+        router.method(AsyncResult, "then", self.then, counted=False)
         for name in ("state", "result", "traceback", "children"):
             router.attribute(AsyncResult, name, getattr(self, name))
         router.attribute(AsyncResult, "status", self.state)
@@ -97,6 +98,7 @@ class _SingleResults:
         )
 
     def then(self, result: Any, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
+        """Register without Celery's own consumer of results, which sets of them do at once."""
         return result.on_ready.then(callback, on_error)
 
     def forget(self, result: Any) -> None:

@@ -25,15 +25,18 @@ class Router:
         #: How often each was translated.
         self.calls: Counter[str] = Counter()
 
-    def method(self, owner: type, name: str, translation: Callable[..., Any]) -> None:
-        setattr(owner, name, self._routed(owner, name, owner.__dict__[name], translation))
+    def method(
+        self, owner: type, name: str, translation: Callable[..., Any], *, counted: bool = True
+    ) -> None:
+        original = vars(owner)[name]
+        setattr(owner, name, self._routed(owner, name, original, translation, counted))
 
     def class_method(self, owner: type, name: str, translation: Callable[..., Any]) -> None:
-        original = owner.__dict__[name].__func__
+        original = vars(owner)[name].__func__
         setattr(owner, name, classmethod(self._routed(owner, name, original, translation)))
 
     def attribute(self, owner: type, name: str, translation: Callable[..., Any]) -> None:
-        original = owner.__dict__[name].fget
+        original = vars(owner)[name].fget
         setattr(owner, name, property(self._routed(owner, name, original, translation)))
 
     def _routed(
@@ -42,6 +45,7 @@ class Router:
         name: str,
         original: Callable[..., Any],
         translation: Callable[..., Any],
+        counted: bool = True,
     ) -> Callable[..., Any]:
         bridge, calls, called = self._bridge, self.calls, f"{owner.__name__}.{name}"
 
@@ -51,7 +55,7 @@ class Router:
             if bridge.on_client_side and not bridge.on_loop and not isinstance(this, EagerResult):
                 result = translation(this, *args, **kwargs)
                 if result is not NotImplemented:
-                    calls[called] += 1
+                    calls[called] += counted
                     return result
             return original(this, *args, **kwargs)
 

@@ -110,6 +110,9 @@ def run_file(
             cwd=suite,
             env={
                 **os.environ,
+                # Tests start workers by the name of celery, and read what workers log.
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "WORKER_LOGLEVEL": "INFO",
                 "PYTHONPATH": str(PROJECT),
                 "TEST_BROKER": broker,
                 "TEST_BACKEND": redis,
