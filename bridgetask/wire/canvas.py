@@ -72,6 +72,10 @@ class SentGroup(GroupResult):
         self.id = id
         self.results = results
         self.parent = parent
+        # A generator's members get their ids as their results are asked for, which Celery does
+        # here: the message that holds them is written next.
+        for _ in results or ():
+            pass
 
     def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
         """Leave out what Celery would open its result consumer for."""

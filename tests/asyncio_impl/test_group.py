@@ -74,6 +74,11 @@ async def test_an_empty_group_gives_an_empty_list(client: Client) -> None:
     assert [member async for member in called.as_completed()] == []
 
 
+async def test_a_chain_may_end_in_a_group_of_a_generator(client: Client) -> None:
+    called: Any = client.apply_async(add.s(1, 1) | group(add.s(n) for n in range(3)))
+    assert await called == [2, 3, 4]
+
+
 async def test_a_chain_may_end_in_a_group(client: Client) -> None:
     called: Any = client.apply_async(add.s(1, 1) | group(add.s(1), add.s(2) | add.s(3)))
     assert await called == [3, 7]
