@@ -229,13 +229,16 @@ async def test_a_buffer_that_is_full_drops_the_oldest_and_says_so(
         read = [(await anext(events))["n"] for _ in range(3)]
         assert read == [7, 8, 9]
         assert len(events.state.tasks) == 10
-        warning = "Events are dropped: nobody took the 3 that wait"
-        assert collected_logs() == [warning]
+
+        def warnings() -> int:
+            return collected_logs().count("Events are dropped: nobody took the 3 that wait")
+
+        assert warnings() == 1
         await send(quiet_client.app, *["task-received"] * 4)
         async with asyncio.timeout(10):
             while events.dropped < 8:
                 await asyncio.sleep(0.01)
-        assert collected_logs() == [warning] * 2
+        assert warnings() == 2
 
 
 async def test_two_captures_each_get_all(quiet_client: Client) -> None:
