@@ -25,8 +25,6 @@ __all__ = ["AmqpConsumer"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How many messages RabbitMQ may send before the first of them is acknowledged.
-_PREFETCH = 1000
 #: Seconds between attempts to consume again: at first, and at most.
 _BACK_OFF = 0.1, 2.0
 
@@ -36,6 +34,8 @@ class AmqpConsumer:
 
     :param declarations: what must exist; declared again whenever consuming begins again.
     :param on_message: called with each message; it may not raise.
+    :param prefetch: how many messages may come before the first of them is acknowledged. So many
+        may be handled in one turn of the event loop.
     :param wanted: whether to consume again at once after a loss, or only at the next start.
     :param on_consuming: called whenever consuming begins, for the first time or again.
     :param on_interrupted: called when consuming ends, and nobody here has ended it.
@@ -48,6 +48,7 @@ class AmqpConsumer:
         declarations: tuple[Declaration, ...],
         on_message: Callable[[aiormq.abc.DeliveredMessage], None],
         *,
+        prefetch: int = 1000,
         wanted: Callable[[], bool],
         on_consuming: Callable[[], None] = lambda: None,
         on_interrupted: Callable[[], None] = lambda: None,
@@ -56,6 +57,7 @@ class AmqpConsumer:
         self._queue = queue
         self._declarations = declarations
         self._on_message = on_message
+        self._prefetch = prefetch
         self._wanted = wanted
         self._on_consuming = on_consuming
         self._on_interrupted = on_interrupted
@@ -93,7 +95,7 @@ class AmqpConsumer:
         opened = await self._connection.channel(confirms=False)
         channel = cast(aiormq.Channel, await opened.get_underlay_channel())
         async with self._connection.answering():
-            await channel.basic_qos(prefetch_count=_PREFETCH)
+            await channel.basic_qos(prefetch_count=self._prefetch)
             channel.on_consumer_cancel_callbacks.add(self._cancelled)
             consuming = await channel.basic_consume(self._queue, self._deliver)
         self._consumer_tag = consuming.consumer_tag
