@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from .asyncio_impl.client import Client
 from .asyncio_impl.control import Control
+from .asyncio_impl.events import Events
 from .asyncio_impl.group import AsCompleted, GroupResult
+from .asyncio_impl.inspect import Inspect
 from .asyncio_impl.pending import Updates
 from .asyncio_impl.result import AsyncResult
 from .errors import *  # noqa: F403
@@ -16,7 +18,9 @@ __all__ = [
     "AsyncResult",
     "Client",
     "Control",
+    "Events",
     "GroupResult",
+    "Inspect",
     "TaskUpdate",
     "Updates",
     *_errors,

@@ -10,7 +10,9 @@
             assert client.sent[0].name == "shop.charge"
 
 Tasks that the app knows are run, on the spot and on the event loop; ``results`` stands in for
-others. For Twisted, give it to ``TwistedCelery(InMemoryClient(app))``.
+others. It answers to commands, too; events are what :meth:`InMemoryClient.send_event` sends, and
+``task-sent`` where that is configured. For Twisted, give it to
+``TwistedCelery(InMemoryClient(app))``.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from typing import TYPE_CHECKING, Any
 from .asyncio_impl.client import Client
 from .asyncio_impl.completion import Completion
 from .asyncio_impl.pending import PendingResults
-from .asyncio_impl.transports.base import Transports
+from .asyncio_impl.transports.base import EventListener, ReplyListener, Transports
 from .errors import SendError
-from .wire.inprocess import InProcessWorker, SentTask
+from .wire.control import Purge
+from .wire.events import EventCapture
+from .wire.inprocess import InProcessWorker, SentTask, event_message
 from .wire.message import OutgoingMessage
 from .wire.wire import Wire
 
@@ -40,11 +44,19 @@ class InMemoryClient(Client):
     :param app: the Celery app. Its broker and backend settings are not used to connect.
     :param results: task names -> what to give instead of running the task: a value, an exception
         to raise, or a callable to run in its place.
+    :param replies: command names -> what the worker replies: a value, or a callable that gets the
+        command's arguments. It answers ``ping``, ``registered``, and with nothing to what asks for
+        tasks and queues; to all others it says that nothing was done.
     :param options: those of :class:`bridgetask.Client`.
     """
 
     def __init__(
-        self, app: Celery, *, results: Mapping[str, Any] | None = None, **options: Any
+        self,
+        app: Celery,
+        *,
+        results: Mapping[str, Any] | None = None,
+        replies: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(app, **options)
         #: What was sent, in order.
@@ -54,33 +66,52 @@ class InMemoryClient(Client):
         #: What sending a message fails with, or None. Set it to test how a program takes it.
         self.send_error: SendError | None = None
         self._results = dict(results or {})
+        self._replies = dict(replies or {})
         self._connect = self._connect_in_memory
+
+    def send_event(
+        self, event_type: str, /, *, hostname: str = "in-process", **fields: Any
+    ) -> None:
+        """Send an event as a worker would: ``send_event("task-failed", uuid=call.id)``.
+
+        The worker here sends none by itself.
+
+        :param event_type: such as ``"worker-heartbeat"``, or one of your own.
+        :param hostname: the name of the worker that sends it.
+        :param fields: what the event says.
+        """
+        session = self._running_session()
+        message = event_message(self._wire, event_type, hostname, fields)
+        session._sender.send(message, Completion(), session.loop.time())
 
     def _connect_in_memory(
         self, wire: Wire, pending: PendingResults, loop: asyncio.AbstractEventLoop
     ) -> Transports:
-        memory = _Memory(self, InProcessWorker(wire, self._results), wire, pending, loop)
-        return Transports(sender=memory, results=memory, replies=memory)
+        worker = InProcessWorker(wire, self._results, self._replies)
+        memory = _Memory(self, worker, pending, loop)
+        return Transports(sender=memory, results=memory, control=memory)
 
 
 class _Memory:
     """All three transports in one: what is sent is run in the next turn of the loop."""
 
+    #: How many answer to commands.
+    workers: int | None = 1
+
     def __init__(
         self,
         client: InMemoryClient,
         worker: InProcessWorker,
-        wire: Wire,
         pending: PendingResults,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._client = client
         self._worker = worker
-        self._wire = wire
         self._pending = pending
         self._loop = loop
         self._queued = 0
-        self._on_reply: Callable[[str, object], None] | None = None
+        self._reply_listener: ReplyListener | None = None
+        self._captures: list[_MemoryCapture] = []
 
     @property
     def queued(self) -> int:
@@ -95,10 +126,18 @@ class _Memory:
     ) -> None:
         """Take a message; see :class:`Sender`."""
         self._queued += 1
-        self._loop.call_soon(self._deliver, message, delivery)
+        # Tasks take their first steps in the order in which they were made, and these have one.
+        self._loop.create_task(self._deliver(message, delivery, prepare))
 
-    def _deliver(self, message: OutgoingMessage, delivery: Completion) -> None:
+    async def _deliver(
+        self,
+        message: OutgoingMessage,
+        delivery: Completion,
+        prepare: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         self._queued -= 1
+        if prepare is not None:
+            await prepare()
         if self._client.send_error is not None:
             delivery.complete(self._client.send_error)
             return
@@ -110,17 +149,15 @@ class _Memory:
             self._client.sent.append(task)
             for update in self._worker.run(task):
                 self._pending.deliver(update)
-        elif message.mandatory is False:
-            self._obey(message)
-
-    def _obey(self, message: OutgoingMessage) -> None:
-        command = self._wire.mailbox.read_command(message)
-        if command is None:
-            return
-        name, ticket = command
-        self._client.commands.append(name)
-        if ticket is not None and self._on_reply is not None:
-            self._on_reply(ticket, {"in-process": {"ok": "pong"}})
+        elif (obeyed := self._worker.obey(message)) is not None:
+            name, replies = obeyed
+            self._client.commands.append(name)
+            for ticket, reply in replies:
+                if self._reply_listener is not None:
+                    self._reply_listener.deliver(ticket, reply)
+        else:
+            for capture in self._captures:
+                capture.take(message)
 
     async def connect(self) -> None:
         """Do nothing: there is nothing to connect to."""
@@ -136,11 +173,49 @@ class _Memory:
     async def prepare(self) -> None:
         """Do nothing, either."""
 
-    async def listen(self, on_reply: Callable[[str, object], None]) -> None:
-        self._on_reply = on_reply
+    async def listen(self, listener: ReplyListener) -> None:
+        self._reply_listener = listener
+
+    def subscribe(self, capture: EventCapture, listener: EventListener) -> _MemoryCapture:
+        return _MemoryCapture(capture, listener, self._captures)
+
+    async def purge(self, purge: Purge) -> int:
+        """Empty a queue: nothing ever waits in one."""
+        return 0
 
     async def close(self) -> None:
         """Do nothing: there is nothing to close."""
 
     def abort(self) -> None:
         """Do nothing: there is nothing to drop."""
+
+
+class _MemoryCapture:
+    """A capture of the events that are sent in this process."""
+
+    def __init__(
+        self, capture: EventCapture, listener: EventListener, captures: list[_MemoryCapture]
+    ) -> None:
+        self._capture = capture
+        self._listener = listener
+        self._captures = captures
+
+    def take(self, message: OutgoingMessage) -> None:
+        properties = message.properties
+        if self._capture.takes(message):
+            for event in self._capture.read(
+                message.body,
+                properties["content_type"],
+                properties["content_encoding"],
+                properties["headers"],
+            ):
+                self._listener.push(event)
+
+    async def start(self) -> None:
+        if self not in self._captures:
+            self._captures.append(self)
+            self._listener.consuming()
+
+    async def close(self) -> None:
+        if self in self._captures:
+            self._captures.remove(self)

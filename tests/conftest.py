@@ -32,6 +32,8 @@ from .fix_rabbitmq import (
     certificates,
     lonely_app,
     rabbitmq,
+    spare_app,
+    spare_worker,
     worker,
 )
 from .fix_redis import (
@@ -56,6 +58,8 @@ __all__ = [
     "redis_url",
     "redis_worker",
     "sentinels",
+    "spare_app",
+    "spare_worker",
     "store_app",
     "worker",
 ]
@@ -80,7 +84,8 @@ def threads() -> set[threading.Thread]:
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread or a connection."""
     # Long-lived ones first: they are nobody's leak.
-    for name in ("rabbitmq", "redis_server", "redis_worker", "sentinels", "worker"):
+    long_lived = ("rabbitmq", "redis_server", "redis_worker", "sentinels", "spare_worker", "worker")
+    for name in long_lived:
         if name in request.fixturenames:
             request.getfixturevalue(name)
     before = threads(), open_connections()
@@ -132,6 +137,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def client(app: Celery) -> AsyncIterator[Client]:
     """A client whose tasks a real worker runs."""
     async with Client(app) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def spare_client(spare_app: Celery) -> AsyncIterator[Client]:
+    """A client whose tasks a worker runs that tests may tell what they like."""
+    async with Client(spare_app) as opened:
         yield opened
 
 

@@ -73,6 +73,27 @@ def lonely_app(broker_url: str) -> Iterator[Celery]:
     close_celery(celery)
 
 
+@pytest.fixture(scope="module")
+def spare_worker(rabbitmq: RabbitMQ) -> Iterator[Worker]:
+    """A worker in a virtual host of its own, which tests may tell what they like."""
+    with Worker(
+        "tests.tasks",
+        environment={"BRIDGETASK_TEST_BROKER": rabbitmq.url("plain")},
+        name="spare",
+        concurrency=1,
+        options=("--", "_pool_restarts=1"),
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def spare_app(rabbitmq: RabbitMQ, spare_worker: Worker) -> Iterator[Celery]:
+    """An app whose tasks the spare worker runs."""
+    celery = make_app("spare", rabbitmq.url("plain"))
+    yield celery
+    close_celery(celery)
+
+
 def make_app(name: str, broker: str | None, backend: str | None = "rpc://", **conf: Any) -> Celery:
     """Return an app that has read its configuration."""
     celery = Celery(name, broker=broker, backend=backend, set_as_current=False)

@@ -241,6 +241,7 @@ class Worker:
     :param app: import path of the Celery app.
     :param environment: added to the worker's environment.
     :param folder: where to run it, the project's own unless given.
+    :param options: further options of ``celery worker``.
     """
 
     def __init__(
@@ -252,6 +253,7 @@ class Worker:
         concurrency: int = 2,
         name: str = "worker",
         folder: Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.name = f"{name}@{socket.gethostname()}"
         self.output: list[str] = []
@@ -262,6 +264,7 @@ class Worker:
             *("--loglevel", "INFO", "--hostname", self.name, "--concurrency", str(concurrency)),
             *("--without-gossip", "--without-mingle"),
             *(("-Q", ",".join(queues)) if queues else ()),
+            *options,
         ]
         self._process: subprocess.Popen[str] | None = None
         self._ready = threading.Event()
@@ -281,7 +284,8 @@ class Worker:
         )
         self._reader = threading.Thread(target=self._read, name="worker output", daemon=True)
         self._reader.start()
-        if not self._ready.wait(timeout) or self._process.poll() is not None:
+        self._ready.wait(timeout)
+        if not any(" ready." in line for line in self.output):
             self.stop()
             raise RuntimeError("the Celery worker did not start:\n" + "".join(self.output))
 

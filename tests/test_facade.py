@@ -13,12 +13,13 @@ from bridgetask import errors
 
 
 def test_the_facade_exports_the_union_of_its_modules() -> None:
-    modules = ("client", "control", "group", "result")
+    modules = ("client", "control", "events", "group", "inspect", "result")
     exported = {"TaskUpdate", "Updates", *errors.__all__}
     for name in modules:
         module = importlib.import_module(f"bridgetask.asyncio_impl.{name}")
         exported |= set(module.__all__)
-    assert set(bridgetask.__all__) == exported - {"AnyResult", "OnCancel", "walk"}
+    not_public = {"AnyResult", "OnCancel", "capture_events", "walk"}
+    assert set(bridgetask.__all__) == exported - not_public
     assert all(hasattr(bridgetask, name) for name in bridgetask.__all__)
 
 

@@ -31,7 +31,7 @@ def programs() -> list[str]:
 
 
 def test_no_snippet_is_left_out() -> None:
-    assert README.count("```python") == 6
+    assert README.count("```python") == 7
     assert len(programs()) == 4
     assert all(BROKER in program for program in programs())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import celery.exceptions
@@ -119,6 +120,72 @@ async def test_commands_are_taken_note_of(memory_app: Celery) -> None:
         assert await client.control.ping(limit=1) == [{"in-process": {"ok": "pong"}}]
         await client.control.revoke("some-id")
         assert client.commands == ["ping", "revoke"]
+
+
+async def test_questions_are_answered_at_once(memory_app: Celery) -> None:
+    replies = {
+        "stats": {"total": {"memory.add": 1}},
+        "query_task": lambda ids: {each: ["active", {}] for each in ids},
+    }
+    async with InMemoryClient(memory_app, replies=replies) as client, asyncio.timeout(10):
+        asked = client.control.inspect(timeout=60)
+        assert await asked.ping() == {"in-process": {"ok": "pong"}}
+        assert await asked.stats() == {"in-process": {"total": {"memory.add": 1}}}
+        assert await asked.query_task("x") == {"in-process": {"x": ["active", {}]}}
+        assert await asked.active() == {"in-process": []}
+        assert "memory.add" in (await asked.registered())["in-process"]
+        assert await client.control.rate_limit("t", 1, reply=True, timeout=60) == [
+            {"in-process": {"ok": "rate_limit: nothing was done"}}
+        ]
+        assert await client.control.rate_limit("t", 1) is None
+        assert await client.control.purge() == 0
+
+
+async def test_only_those_who_are_asked_answer(memory_app: Celery) -> None:
+    async with InMemoryClient(memory_app) as client:
+        control = client.control
+        assert await control.ping(["in-process"]) == [{"in-process": {"ok": "pong"}}]
+        assert await control.ping(["other"], timeout=0.05) == []
+        assert await control.ping(pattern="x*", matcher="glob", timeout=0.05) == []
+
+
+async def test_an_error_in_a_reply_is_reported_as_by_a_worker(memory_app: Celery) -> None:
+    def refuse(**_: Any) -> None:
+        raise ValueError("no")
+
+    async with InMemoryClient(memory_app, replies={"stats": refuse}) as client:
+        answer = await client.control.inspect().stats()
+        assert answer == {"in-process": {"error": "ValueError('no')"}}
+
+
+async def test_events_are_those_that_the_test_sends(memory_app: Celery) -> None:
+    async with InMemoryClient(memory_app) as client:
+        client.send_event("worker-online")
+        await asyncio.sleep(0)  # it is gone by now: nobody listens yet
+        async with client.events() as events, client.events(types={"task-failed"}) as failures:
+            client.send_event("task-received", uuid="x", name="t")
+            client.send_event("task-failed", uuid="x", exception="ValueError()")
+            client.send_event("worker-heartbeat", hostname="w@h")
+            read = [await anext(events) for _ in range(3)]
+            assert (await anext(failures))["uuid"] == "x"
+        client.send_event("worker-online")
+        assert [event async for event in events] == []
+    assert [event["type"] for event in read] == [
+        "task-received",
+        "task-failed",
+        "worker-heartbeat",
+    ]
+    assert [event["hostname"] for event in read] == ["in-process", "in-process", "w@h"]
+    assert events.state.tasks["x"].state == "FAILURE"
+    assert client.commands == ["heartbeat", "heartbeat"]
+
+
+async def test_sending_a_task_is_an_event_where_that_is_configured(memory_app: Celery) -> None:
+    memory_app.conf.task_send_sent_event = True
+    async with InMemoryClient(memory_app) as client, client.events() as events:
+        call = client.send_task("memory.add", (1, 2))
+        event = await anext(events)
+        assert (event["type"], event["uuid"]) == ("task-sent", call.id)
 
 
 async def test_what_ran_before_it_was_revoked_has_its_result(memory_app: Celery) -> None:

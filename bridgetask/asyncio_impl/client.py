@@ -6,7 +6,14 @@ import asyncio
 import logging
 import os
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
@@ -15,6 +22,7 @@ from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
 from ..wire.recorder import RecordedCall
 from ..wire.wire import Wire
 from .control import Control
+from .events import Events, capture_events
 from .group import GroupResult
 from .handles import handle_by_id, handle_of_tree, stored_group
 from .map import map_calls
@@ -26,6 +34,7 @@ from .transports.configured import configured_transports, preload
 if TYPE_CHECKING:
     from celery import Celery, Task
     from celery.canvas import Signature, group
+    from celery.events.state import State
 
 __all__ = ["Client"]
 
@@ -222,6 +231,33 @@ class Client:
         :raises BackendError: the result backend could not be asked.
         """
         return await stored_group(self, self._running_session(), group_id)
+
+    def events(
+        self,
+        types: Collection[str] | None = None,
+        *,
+        routing_key: str = "#",
+        wakeup: bool = True,
+        buffer_limit: int = 10_000,
+        state: State | None = None,
+    ) -> Events:
+        """Return the events that workers send, to be iterated over; see :class:`Events`.
+
+        Workers tell of tasks only with ``worker_send_task_events``, or after
+        :meth:`Control.enable_events`.
+
+        :param types: the types of the events to iterate over, such as ``"task-failed"``; None
+            means all. The state sees every one.
+        :param routing_key: which events the broker shall send: ``"worker.#"`` leaves out those of
+            tasks. Workers send those many at a time, so that the broker can't tell them apart.
+        :param wakeup: whether to have workers tell of themselves at once, as Celery does.
+        :param buffer_limit: how many events may wait to be iterated over. Beyond that the oldest
+            are dropped and counted, and a warning is logged.
+        :param state: the ``celery.events.state.State`` to keep up to date, one with callbacks for
+            example; None makes one. An event has reached it before it is iterated over.
+        :raises InvalidOption: an argument can't be used.
+        """
+        return capture_events(self, types, routing_key, wakeup, buffer_limit, state)
 
     # Connecting and closing.
 

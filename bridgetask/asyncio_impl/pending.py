@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from ..errors import BackendError, BridgetaskError, ResultUndecodable, Unconfirmed
@@ -32,6 +33,7 @@ class Outcome:
         "completion",
         "delivery",
         "history",
+        "stamps",
         "task_id",
     )
 
@@ -44,6 +46,8 @@ class Outcome:
         self.completion: Completion = Completion()
         #: Whether the broker has the task's message; None for a task sent elsewhere.
         self.delivery: Completion | None = None
+        #: What the task is stamped with, as far as this client has sent it.
+        self.stamps: Mapping[str, Any] = {}
         #: Outcomes of the tasks that this one called, as far as anybody asked for them.
         self.children: dict[str, Outcome] | None = None
         self._subscribers: WeakSet[Updates] | None = None

@@ -7,8 +7,8 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,22 @@ from ..errors import (
     ResultUnavailable,
     WrongEventLoop,
 )
+from ..wire.control import Purge
+from ..wire.events import EventCapture
 from ..wire.message import OutgoingMessage
 from ..wire.wire import Wire
 from .completion import Completion
 from .pending import Outcome, PendingResults
-from .transports.base import ControlChannel, ResultSource, ResultStore, Sender, Transports
+from .replies import PendingReplies
+from .transports.base import (
+    ControlChannel,
+    EventListener,
+    ResultSource,
+    ResultStore,
+    Sender,
+    Subscription,
+    Transports,
+)
 
 __all__ = ["Connect", "Session"]
 
@@ -69,16 +80,17 @@ class Session:
         self.loop: asyncio.AbstractEventLoop = loop
         self.process: int = os.getpid()
         self.pending: PendingResults = PendingResults()
+        self.replies: PendingReplies = PendingReplies()
         self.closed: bool = False
         self._wire = wire
         self._send_timeout = send_timeout
         transports = connect(wire, self.pending, loop)
         self._sender: Sender = transports.sender
         self._results: ResultSource = transports.results
-        self._replies: ControlChannel = transports.replies
+        self._control: ControlChannel = transports.control
         #: Where results are stored; None by ``rpc://``.
         self.store: ResultStore | None = transports.store
-        self._on_reply: dict[str, Callable[[object], None]] = {}
+        self._subscriptions: dict[Subscription, EventListener] = {}
         self._guard: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         _sessions.add(self)
@@ -126,11 +138,16 @@ class Session:
         :raises BrokerUnreachable: that was not possible, or not within ``send_timeout``.
         :raises BackendError: results can't be received.
         """
+        async with self._in_time():
+            await self._sender.connect()
+            if self._wire.settings.results.unavailable is None:
+                await self._results.prepare()
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._send_timeout):
-                await self._sender.connect()
-                if self._wire.settings.results.unavailable is None:
-                    await self._results.prepare()
+                yield
         except TimeoutError:
             raise BrokerUnreachable(
                 f"no broker could be connected to within {self._send_timeout} s"
@@ -199,30 +216,53 @@ class Session:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def command(self, message: OutgoingMessage) -> None:
+    @property
+    def workers(self) -> int | None:
+        """How many workers there are, where that is known."""
+        return self._control.workers
+
+    async def command(self, message: OutgoingMessage, *, replies: bool) -> None:
         """Send a command to workers; return once the broker has confirmed it.
 
+        :param replies: whether it goes only once replies can arrive.
         :raises SendError: it has not.
         """
         delivery = Completion()
-        self._sender.send(message, delivery, self.loop.time() + self._send_timeout)
+        deadline = self.loop.time() + self._send_timeout
+        self._sender.send(message, delivery, deadline, self._listen if replies else None)
         await delivery.wait()
 
-    async def listen_for_replies(self) -> None:
-        """Return once replies to commands can arrive."""
-        await self._replies.listen(self._dispatch_reply)
+    async def _listen(self) -> None:
+        await self._control.listen(self.replies)
 
-    def on_reply(self, ticket: str, callback: Callable[[object], None] | None) -> None:
-        """Call ``callback`` with each reply that carries ``ticket``; with None, no longer."""
-        if callback is None:
-            self._on_reply.pop(ticket, None)
-        else:
-            self._on_reply[ticket] = callback
+    async def purge(self, purge: Purge) -> int:
+        """Empty a queue; return how many messages were in it.
 
-    def _dispatch_reply(self, ticket: str, said: object) -> None:
-        callback = self._on_reply.get(ticket)
-        if callback is not None:
-            callback(said)
+        :raises SendError: that was not possible, or not within ``send_timeout``.
+        """
+        async with self._in_time():
+            return await self._control.purge(purge)
+
+    def subscribe(self, capture: EventCapture, listener: EventListener) -> Subscription:
+        """Return a capture of events that is yet to be started, and ends with the session."""
+        subscription = self._control.subscribe(capture, listener)
+        self._subscriptions[subscription] = listener
+        return subscription
+
+    async def start(self, subscription: Subscription) -> None:
+        """Return once no event is missed.
+
+        :raises BrokerUnreachable: that was not possible, or not within ``send_timeout``.
+        """
+        async with self._in_time():
+            await subscription.start()
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop a capture of events."""
+        try:
+            await subscription.close()
+        finally:
+            self._subscriptions.pop(subscription, None)
 
     async def close(self, timeout: float) -> None:
         """Send what is queued, then disconnect, within ``timeout`` seconds in all.
@@ -246,6 +286,7 @@ class Session:
                 unsent,
                 awaited,
             )
+        self._end_subscriptions()
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.gather(
@@ -258,9 +299,13 @@ class Session:
 
     async def _close_receivers(self) -> None:
         try:
-            await self._results.close()
+            await asyncio.gather(
+                self._results.close(),
+                *(subscription.close() for subscription in self._subscriptions),
+                return_exceptions=True,
+            )
         finally:
-            await self._replies.close()  # on a connection that results may use, too
+            await self._control.close()  # on a connection that the others may use, too
 
     def abort(self) -> None:
         """Drop everything on the spot."""
@@ -271,5 +316,12 @@ class Session:
             task.cancel()
         self._sender.abort()
         self._results.abort()
-        self._replies.abort()
+        self._control.abort()
         self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))
+        self.replies.fail_all(ClientClosed("the client was closed while replies were awaited"))
+        self._end_subscriptions()
+        self._subscriptions.clear()
+
+    def _end_subscriptions(self) -> None:
+        for listener in self._subscriptions.values():
+            listener.fail(ClientClosed("the client was closed while events were captured"))

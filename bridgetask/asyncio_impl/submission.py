@@ -171,6 +171,7 @@ class Submission:
         outcome = self._session.pending.begin(result.id)
         delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")
         delivery.carry(outcome)
+        outcome.stamps = message.stamps if message is not None else {}
         if is_eager_result(result):
             delivery.complete()
             outcome.apply(from_eager_result(result))

@@ -12,6 +12,7 @@ from ..asyncio_impl.handles import handle_by_id
 from ..asyncio_impl.submission import Submission
 from ..wire.canvas import group_of
 from ..wire.recorder import RecordedCall, is_signature, is_task
+from .control import DeferredEvents, TwistedControl
 from .deferred import EventLoop, event_loop_for, for_each
 from .result import DeferredTask
 
@@ -110,6 +111,19 @@ class TwistedCelery:
             lambda group: [DeferredTask(member, event_loop) for member in group]
         )
 
+    def events(
+        self, callback: Callable[[dict[str, Any]], object], *args: Any, **kwargs: Any
+    ) -> DeferredEvents:
+        """Call ``callback`` with every event; see :meth:`bridgetask.Client.events`.
+
+        Cancelling what this returns ends it.
+
+        :raises InvalidOption: an argument can't be used.
+        """
+        event_loop = self._acquired()
+        self.client._session_on(event_loop.loop)
+        return DeferredEvents(self.client.events(*args, **kwargs), callback, event_loop)
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Run a coroutine on the event loop that :attr:`client` belongs to.
 
@@ -189,21 +203,6 @@ def _follow(deferred: Deferred[None]) -> Deferred[None]:
 
 def _is_shutting_down(reactor: Any) -> bool:
     return bool(getattr(reactor, "_stopped", False))
-
-
-class TwistedControl:
-    """Commands to workers, as Deferreds; see :class:`bridgetask.Control`."""
-
-    def __init__(self, tx_app: TwistedCelery) -> None:
-        self._tx_app = tx_app
-
-    def revoke(self, *args: Any, **kwargs: Any) -> Deferred[None]:
-        """Tell workers not to run tasks; see :meth:`bridgetask.Control.revoke`."""
-        return self._tx_app.run(self._tx_app.client.control.revoke(*args, **kwargs))
-
-    def ping(self, *args: Any, **kwargs: Any) -> Deferred[list[dict[str, Any]]]:
-        """Ask workers whether they are there; see :meth:`bridgetask.Control.ping`."""
-        return self._tx_app.run(self._tx_app.client.control.ping(*args, **kwargs))
 
 
 class CeleryClient:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -19,7 +20,7 @@ from twisted.python.failure import Failure
 
 from ..errors import InvalidOption
 
-__all__ = ["EventLoop", "event_loop_for", "for_each", "install"]
+__all__ = ["EventLoop", "QuietDeferred", "event_loop_for", "for_each", "install"]
 
 T = TypeVar("T")
 
@@ -72,8 +73,23 @@ class EventLoop(Protocol):
         at once.
         """
 
+    def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
+        """Return what calls ``function`` in the reactor's thread, from the loop's."""
+
     def release(self) -> None:
         """Let go of the loop, once nothing runs on it."""
+
+
+class QuietDeferred(Deferred[T]):
+    """A Deferred that makes no log when it is cancelled: who cancels knows."""
+
+    def cancel(self) -> None:
+        """Fire with ``CancelledError`` at once."""
+        fired = self.called
+        super().cancel()
+        debug = getattr(self, "_debugInfo", None)
+        if not fired and debug is not None and debug.failResult is not None:
+            debug.failResult = None
 
 
 def for_each(
@@ -84,19 +100,27 @@ def for_each(
     :returns: a Deferred that fires after the last one, or with what iterating or the callback
         raised; cancelling it ends the calls.
     """
+    coming: Deferred[T]
+    done: Deferred[None] = Deferred(lambda _: coming.cancel())
 
-    def one_more() -> Deferred[None]:
-        coming: Deferred[T] = event_loop.deferred(_next(iterator))
-        return coming.addCallback(take)
+    # Not one chain of Deferreds: that would grow with each item.
+    def one_more() -> None:
+        nonlocal coming
+        coming = event_loop.deferred(_next(iterator))
+        coming.addCallback(take)
+        coming.addErrback(ended)
 
-    def take(item: T) -> Deferred[None]:
+    def take(item: T) -> None:
         callback(item)
-        return one_more()
+        if not done.called:  # the callback may have cancelled it
+            one_more()
 
     def ended(failure: Failure) -> None:
-        failure.trap(StopAsyncIteration)
+        if not done.called:
+            done.callback(None if failure.check(StopAsyncIteration) else failure)
 
-    return one_more().addErrback(ended)
+    one_more()
+    return done
 
 
 async def _next(iterator: AsyncIterator[T]) -> T:
@@ -133,6 +157,9 @@ class _ReactorLoop:
         outer: Deferred[T] = Deferred(lambda _: inner.cancel())
         inner.addBoth(_unless_called, outer)
         return outer
+
+    def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
+        return function
 
     def release(self) -> None:
         """Do nothing: the loop is the reactor's."""
@@ -198,6 +225,9 @@ class _LoopThread:
         outer: Deferred[T] = Deferred(cancel)
         self.call(start)
         return outer
+
+    def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
+        return partial(self._reactor.callFromThread, function)
 
     def release(self) -> None:
         with self._lock:

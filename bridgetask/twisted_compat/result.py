@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from .. import errors
 from ..asyncio_impl.group import GroupResult
 from ..asyncio_impl.result import AnyResult, AsyncResult
-from .deferred import EventLoop, for_each
+from .deferred import EventLoop, QuietDeferred, for_each
 
 __all__ = ["DeferredTask", "TaskRevoked"]
 
@@ -25,7 +25,7 @@ class TaskRevoked(errors.TaskRevoked, CancelledError):
     """The task was revoked: bridgetask's error, and Twisted's ``CancelledError``."""
 
 
-class DeferredTask(Deferred[Any]):
+class DeferredTask(QuietDeferred[Any]):
     """Fires with a task's value, or with its exception; a Deferred like any other.
 
     It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()``
@@ -52,14 +52,6 @@ class DeferredTask(Deferred[Any]):
         else:
             self._waiting = event_loop.deferred(handle.get())
             self._waiting.addCallbacks(self.callback, self._fail)
-
-    def cancel(self) -> None:
-        """Stop waiting: fire with ``CancelledError`` at once. Who cancels knows; no log is made."""
-        fired = self.called
-        super().cancel()
-        debug = getattr(self, "_debugInfo", None)
-        if not fired and debug is not None and debug.failResult is not None:
-            debug.failResult = None
 
     def _fire_at_once(self) -> None:
         try:

@@ -1,106 +1,158 @@
-"""Commands to workers and their replies, by ``kombu.pidbox`` and ``celery.app.control``."""
+"""Commands to workers and their replies, by ``kombu.pidbox`` and ``celery.app.control``.
+
+Celery's own ``Control`` and ``Inspect`` run here, with their I/O replaced. Being synchronous, they
+can't wait for it. So a call of theirs is run up to the first thing that it would do I/O for, and
+is run anew once that is done, with what came of it at hand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import nullcontext
+from copy import copy
+from dataclasses import dataclass
 from time import time
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from celery.exceptions import ImproperlyConfigured
+from kombu import matcher as matchers
+from kombu.exceptions import EncodeError
+from kombu.pidbox import Mailbox, Node
 from kombu.serialization import prepare_accept_content
+from kombu.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
 from ..errors import InvalidOption
 from .message import Declaration, OutgoingMessage
-from .recorder import Recorder, declarations_of
+from .recorder import Recorder, _RecordingChannel, declarations_of
 from .results import load
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["ControlMailbox"]
+__all__ = ["Command", "ControlMailbox", "Purge", "check_own"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command as Celery would have broadcast it. What comes of it is the list of replies."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    message: OutgoingMessage
+    #: Whether every worker obeys, rather than those of a destination or a pattern.
+    to_all: bool
+    #: Comes back with each reply; None where no worker shall reply.
+    ticket: str | None
+    #: Seconds to wait for replies; None waits until there are enough.
+    timeout: float | None
+    #: How many replies are enough, or None where that is not known.
+    limit: int | None
+    callback: Callable[[Any], object] | None
+
+    def enough(self, workers: int | None) -> int | None:
+        """Return how many replies to wait for where there are so many workers; None: unknown."""
+        return self.limit or (workers if self.to_all else None)
+
+    @property
+    def revoked_ids(self) -> Collection[str]:
+        """The ids of the tasks that this revokes on all workers."""
+        if self.name != "revoke" or not self.to_all:
+            return ()
+        return maybe_list(self.arguments.get("task_id")) or ()
+
+    @property
+    def revokes_by_stamps(self) -> bool:
+        """Whether this revokes tasks on all workers by their stamps."""
+        return self.name == "revoke_by_stamped_headers" and self.to_all
+
+    def revokes(self, stamps: Mapping[str, Any]) -> bool:
+        """Tell whether workers take a task with these stamps for revoked by this.
+
+        Follows ``Request.revoked`` and ``revoke_by_stamped_headers`` of Celery's worker.
+        """
+        headers = self.arguments.get("headers") or {}
+        if not isinstance(headers, Mapping):
+            headers = dict(header.split("=")[:2] for header in headers)
+        return any(
+            stamp in maybe_list(headers[header])
+            for header, given in stamps.items()
+            if header in headers
+            for stamp in maybe_list(given) or ()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """A queue to empty. What comes of it is the number of messages that were in it."""
+
+    queue: str
+    declarations: tuple[Declaration, ...]
 
 
 class ControlMailbox:
-    """Writes commands as ``Mailbox._broadcast`` does, under an address of our own.
+    """Writes commands and reads replies as Celery does, under an address of our own.
 
     Celery keys its replies by ``app.thread_oid``. With the same address, its own blocking
     ``control.ping()`` and ours would take each other's replies.
     """
 
     def __init__(self, app: Celery, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._mailbox = app.control.mailbox
-        self._address = uuid()
+        self._app = app
+        try:
+            _ = app.control.inspect  # made once, and kept there
+        except ImproperlyConfigured as error:
+            raise InvalidOption("control_queue_exclusive", str(error)) from error
+        self._mailbox = _recording(app.control.mailbox, recorder, address=uuid())
         self._accept = prepare_accept_content(app.conf.accept_content)
         queue = self._mailbox.get_reply_queue()
         #: The queue that replies arrive in.
-        self.reply_queue: str = f"{self._address}.{self._mailbox.reply_exchange.name}"
-        queue.name, queue.routing_key = self.reply_queue, self._address
+        self.reply_queue: str = queue.name
         #: What must be declared before replies can arrive.
         self.reply_declarations: tuple[Declaration, ...] = declarations_of(queue)
 
-    def command(
-        self,
-        name: str,
-        arguments: Mapping[str, Any],
-        *,
-        destination: Sequence[str] | None = None,
-        pattern: str | None = None,
-        matcher: str | None = None,
-        ticket: str | None = None,
-        timeout: float | None = None,
-    ) -> OutgoingMessage:
-        """Write one command.
+    def converse(self, call: Callable[[Any], T]) -> Generator[Command | Purge, Any, T]:
+        """Run ``call`` on Celery's own control, and return what it returns.
 
-        :param ticket: asks workers to reply, and comes back with each reply.
-        :param timeout: seconds after which a worker ignores the command, or None.
-        :raises InvalidOption: ``destination`` is not a list or tuple.
+        Yields what it would do I/O for, one after the other, and takes what came of each.
+
+        :raises InvalidOption: naming the argument that can't be used.
         """
-        if destination is not None and not isinstance(destination, (list, tuple)):
-            raise InvalidOption(
-                "destination", f"must be a list or tuple, not {type(destination).__name__}"
-            )
-        mailbox = self._mailbox
-        body: dict[str, Any] = {
-            "method": name,
-            "arguments": dict(arguments),
-            "destination": destination,
-            "pattern": pattern,
-            "matcher": matcher,
-        }
-        if ticket is not None:
-            body |= {
-                "ticket": ticket,
-                "reply_to": {
-                    "exchange": mailbox.reply_exchange.name,
-                    "routing_key": self._address,
-                },
-            }
-        with self._recorder.not_mandatory():  # no worker may be up to hear it
-            messages = self._recorder.record(
-                lambda producer: producer.publish(
-                    body,
-                    exchange=mailbox.exchange.name,
-                    declare=[mailbox.exchange],
-                    headers={
-                        "clock": mailbox.clock.forward(),
-                        "expires": time() + timeout if timeout else 0,
-                    },
-                    serializer=mailbox.serializer,
-                    retry=True,
-                )
-            )
-        return messages[0]
+        answers: list[Any] = []
+        while True:
+            try:
+                return call(self._control(iter(answers)))
+            except _Unanswered as unanswered:
+                request = unanswered.request
+            except EncodeError as error:
+                raise InvalidOption("arguments", f"can't be serialised: {error}") from error
+            answers.append((yield request))
 
-    def read_command(self, message: OutgoingMessage) -> tuple[str, str | None] | None:
-        """Return a command's name, and its ticket if it wants replies; None for other messages."""
+    def _control(self, answers: Iterator[Any]) -> Any:
+        """Return Celery's control, as the app has configured it, on a connection to nothing."""
+        control = copy(self._app.control)
+        view: Any = _AppView(self._app, control, _Connection(answers))
+        control.app = view
+        control.mailbox = self._mailbox
+        return control
+
+    def node(self, node_class: type[Node], hostname: str, handlers: Any) -> Node:
+        """Return what obeys commands as a worker does."""
+        return node_class(hostname, handlers=handlers, mailbox=self._mailbox)
+
+    def read_command(self, message: OutgoingMessage) -> dict[str, Any] | None:
+        """Return the body of a command; None for other messages."""
         if message.exchange != self._mailbox.exchange.name:
             return None
         properties = message.properties
-        body = load(
+        body: dict[str, Any] = load(
             message.body, properties["content_type"], properties["content_encoding"], None, None
         )
-        return body["method"], body.get("ticket")
+        return body
 
     def reply(
         self,
@@ -119,3 +171,156 @@ class ControlMailbox:
         if expires and time() > expires:
             return None
         return given["ticket"], load(body, content_type, content_encoding, given, self._accept)
+
+
+class _Unanswered(BaseException):
+    """Ends a run of Celery's code where it would do I/O. No ``except Exception`` may keep it."""
+
+    def __init__(self, request: Command | Purge) -> None:
+        super().__init__(request)
+        self.request = request
+
+
+class _AppView:
+    """The app as Celery's control sees it: on a connection that records."""
+
+    def __init__(self, app: Celery, control: Any, connection: _Connection) -> None:
+        self._app = app
+        self._connection = connection
+        self.control = control
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._app, name)
+
+    def connection_or_acquire(self, connection: Any = None) -> nullcontext[_Connection]:
+        check_own("connection", connection)
+        return nullcontext(self._connection)
+
+
+class _Connection(_RecordingChannel):
+    """A connection to nothing, and the only channel on it.
+
+    :param answers: what came of the I/O of earlier runs, in order.
+    """
+
+    def __init__(self, answers: Iterator[Any]) -> None:
+        super().__init__()
+        self._answers = answers
+        # kombu remembers there what it has declared.
+        self.connection = SimpleNamespace(client=SimpleNamespace(declared_entities=set()))
+
+    @property
+    def default_channel(self) -> _Connection:
+        return self
+
+    def answer(self, request: Callable[[], Command | Purge]) -> Any:
+        """Return what came of this in an earlier run.
+
+        :raises _Unanswered: nothing did: it is yet to be done.
+        """
+        try:
+            return next(self._answers)
+        except StopIteration:
+            raise _Unanswered(request()) from None
+
+    def queue_purge(self, queue: str, nowait: bool = False) -> Any:
+        return self.answer(lambda: Purge(queue, tuple(self.declarations)))
+
+
+def _recording(mailbox: Mailbox, recorder: Recorder, address: str) -> Any:
+    """Return a copy of the app's mailbox that records, with replies sent to ``address``."""
+    mailbox_class: Any = type(mailbox)
+
+    class RecordingMailbox(mailbox_class):  # type: ignore[misc]
+        oid = address
+
+        def producer_or_acquire(self, producer: Any = None, channel: Any = None) -> Any:
+            return recorder.producer_or_acquire()
+
+        def _broadcast(self, *args: Any, **kwargs: Any) -> Any:
+            return self.connection.answer(lambda: self._record(*args, **kwargs))
+
+        def _record(
+            self,
+            command: str,
+            arguments: Mapping[str, Any] | None = None,
+            destination: Any = None,
+            reply: bool = False,
+            timeout: Any = 1,
+            limit: Any = None,
+            callback: Any = None,
+            **options: Any,
+        ) -> Command:
+            """Record what kombu's ``_broadcast`` sends."""
+            _check(destination, reply, timeout, limit, callback, **options)
+            collecting: dict[str, Any] = {}
+
+            def publish(_: object) -> None:
+                collect = mailbox_class._broadcast(
+                    *(self, command, arguments, destination, reply, timeout, limit, callback),
+                    **options,
+                )
+                collecting.update(collect or {"ticket": None, "limit": None})
+
+            [message] = recorder.record(publish)
+            return Command(
+                command,
+                dict(arguments or {}),
+                message,
+                to_all=not destination and not options.get("pattern"),
+                timeout=timeout,
+                callback=callback,
+                **collecting,
+            )
+
+        def _collect(self, ticket: str, limit: int | None = None, **_: Any) -> dict[str, Any]:
+            return {"ticket": ticket, "limit": limit or None}
+
+    recording: Any = object.__new__(RecordingMailbox)
+    recording.__dict__.update(mailbox.__dict__)
+    recording.__dict__.pop("reply_queue", None)  # cached, with the app's own address
+    return recording
+
+
+def _check(
+    destination: Any,
+    reply: bool,
+    timeout: Any,
+    limit: Any,
+    callback: Any,
+    channel: Any = None,
+    pattern: Any = None,
+    matcher: Any = None,
+) -> None:
+    """Refuse what could not be sent, or waited for.
+
+    :raises InvalidOption: naming the argument.
+    """
+    if destination is not None and not isinstance(destination, (list, tuple)):
+        raise InvalidOption(
+            "destination", f"must be a list or tuple, not {type(destination).__name__}"
+        )
+    if timeout is not None and not isinstance(timeout, numbers.Real):
+        raise InvalidOption("timeout", f"must be a number of seconds, not {timeout!r}")
+    if limit is not None and not isinstance(limit, int):
+        raise InvalidOption("limit", f"must be a whole number, not {limit!r}")
+    if callback is not None and not callable(callback):
+        raise InvalidOption("callback", f"must be callable, not {callback!r}")
+    if reply and timeout is None and not limit and not destination:
+        raise InvalidOption("timeout", "must be given where no limit or destination is")
+    check_own("channel", channel)
+    if pattern is not None and not isinstance(pattern, str):
+        raise InvalidOption("pattern", f"must be a string, not {type(pattern).__name__}")
+    known_matchers = sorted(matchers.registry._matchers)
+    if matcher is not None and matcher not in known_matchers:
+        known = ", ".join(known_matchers)
+        raise InvalidOption("matcher", f"{matcher!r} is not registered; known are {known}")
+
+
+def check_own(name: str, value: object) -> None:
+    """Refuse a connection or a channel of Celery's, in any place where it takes one.
+
+    :raises InvalidOption: naming the argument.
+    """
+    if value is not None:
+        raise InvalidOption(name, "can't be used: bridgetask uses its own connections")

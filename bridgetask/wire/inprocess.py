@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import NotRegistered
+from kombu.pidbox import Node
 from kombu.serialization import dumps
 
 from .backend import StoreWrite
@@ -22,7 +23,10 @@ from .wire import Wire
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["InProcessWorker", "SentTask"]
+__all__ = ["InProcessWorker", "SentTask", "event_message"]
+
+#: The name by which the worker answers to commands.
+_HOSTNAME = "in-process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,27 @@ class SentTask:
     embed: Mapping[str, Any] = field(repr=False)
 
 
+def event_message(
+    wire: Wire, event_type: str, hostname: str, fields: dict[str, Any]
+) -> OutgoingMessage:
+    """Return the message of an event, as Celery's dispatcher sends it."""
+    dispatcher = wire.app.events.Dispatcher(None, hostname=hostname, enabled=False)
+    [message] = wire.recorder.record(
+        lambda producer: dispatcher.publish(event_type, fields, producer)
+    )
+    return message
+
+
 class InProcessWorker:
     """Reads messages, and runs tasks where they are.
 
     :param results: task names -> what to give instead of running the task: a value, an exception
         to raise, or a callable to run in its place.
+    :param replies: command names -> what to reply: a value, or a callable that gets the command's
+        arguments.
     """
 
-    def __init__(self, wire: Wire, results: Mapping[str, Any]) -> None:
+    def __init__(self, wire: Wire, results: Mapping[str, Any], replies: Mapping[str, Any]) -> None:
         self._app: Celery = wire.app
         self._decoder = wire.decoder
         self._backend = wire.recorder.backend
@@ -57,6 +74,10 @@ class InProcessWorker:
         self._stored: dict[bytes, Any] = {}
         #: The values of a chord's parts so far, by the group's id and their place in it.
         self._parts: dict[str, dict[int, Any]] = {}
+        self._mailbox = wire.mailbox
+        self._node: Any = wire.mailbox.node(
+            _Node, _HOSTNAME, _Handlers({"registered": self._registered, **replies})
+        )
 
     def store(self, write: StoreWrite) -> None:
         """Keep what the backend would have stored, such as the size of a chord."""
@@ -96,9 +117,18 @@ class InProcessWorker:
             embed,
         )
 
+    def obey(self, message: OutgoingMessage) -> tuple[str, list[tuple[str, Any]]] | None:
+        """Obey a command; return its name, and the replies with their tickets, if it is one."""
+        command = self._mailbox.read_command(message)
+        if command is None:
+            return None
+        self._node.replies.clear()
+        self._node.handle_message(command)
+        return command["method"], list(self._node.replies)
+
     def run(self, task: SentTask) -> Iterator[TaskUpdate]:
         """Run a task, then those linked to it and the rest of its chain; yield what is reported."""
-        yield self._report(task.id, STARTED, {"pid": 0, "hostname": "in-process"})
+        yield self._report(task.id, STARTED, {"pid": 0, "hostname": _HOSTNAME})
         try:
             value = self._call(task)
         except Exception as error:
@@ -130,6 +160,9 @@ class InProcessWorker:
             return
         values = [parts[index] for index in sorted(self._parts.pop(group_id))]
         yield from self.run(self._next(part, part.embed["chord"], values, {}))
+
+    def _registered(self, **_: Any) -> list[str]:
+        return sorted(name for name in self._app.tasks if not name.startswith("celery."))
 
     def _call(self, task: SentTask) -> Any:
         name = task.name
@@ -179,3 +212,30 @@ class InProcessWorker:
         content_type, encoding, body = dumps(meta, serializer=self._app.conf.result_serializer)
         raw = body.encode() if isinstance(body, str) else body
         return self._decoder.decode(raw, content_type, encoding, None, task_id)
+
+
+class _Node(Node):
+    """kombu's end of the mailbox in a worker, whose replies are kept."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.replies: list[tuple[str, Any]] = []
+
+    def reply(self, data: Any, exchange: Any, routing_key: Any, ticket: Any, **_: Any) -> None:
+        self.replies.append((ticket, data))
+
+
+class _Handlers:
+    """What obeys commands, by their names: any name will do."""
+
+    _QUIET = ("active", "scheduled", "reserved", "revoked", "active_queues")
+
+    def __init__(self, replies: Mapping[str, Any]) -> None:
+        self._replies = {"ping": {"ok": "pong"}, **{name: [] for name in self._QUIET}, **replies}
+
+    def __getitem__(self, name: str) -> Any:
+        def handle(_: None, **arguments: Any) -> Any:
+            reply = self._replies.get(name, {"ok": f"{name}: nothing was done"})
+            return reply(**arguments) if callable(reply) else reply
+
+        return handle

@@ -56,3 +56,10 @@ class OutgoingMessage:
         """The id of the task that the message carries, or None."""
         correlation_id: str | None = self.properties.get("correlation_id")
         return correlation_id
+
+    @property
+    def stamps(self) -> Mapping[str, Any]:
+        """What the task is stamped with, if it is."""
+        headers = self.properties.get("headers") or {}
+        stamps = headers.get("stamps") or {}
+        return {name: stamps.get(name) for name in headers.get("stamped_headers") or ()}

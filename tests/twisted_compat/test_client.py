@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from typing import Any
 
@@ -14,6 +15,8 @@ from bridgetask import (
     BrokerUnreachable,
     Client,
     ClientClosed,
+    Control,
+    Inspect,
     InvalidOption,
     ResultTimeout,
     ResultUnavailable,
@@ -110,6 +113,89 @@ class TestTwistedCelery(TwistedCase):
         yield d.sent()
         yield self.tx_app.control.revoke(d.task_id)
         yield self.assertFailure(d, defer.CancelledError)
+
+    @defer.inlineCallbacks
+    def test_every_command_and_question_gives_a_deferred(self) -> Any:
+        control = self.tx_app.control
+        for name, method in inspect.getmembers(Control, inspect.iscoroutinefunction):
+            if not name.startswith("_"):
+                self.assertEqual(getattr(control, name).__doc__, method.__doc__)
+        asked = control.inspect(limit=1, timeout=20)
+        for name, _ in inspect.getmembers(Inspect, inspect.iscoroutinefunction):
+            if not name.startswith("_"):
+                self.assertTrue(callable(getattr(asked, name)))
+        [clock] = (yield asked.clock()).values()
+        self.assertGreater(clock["clock"], 0)
+        replies = yield control.rate_limit("tests.tasks.echo", 1000, reply=True, limit=1)
+        self.assertEqual([*replies[0].values()], [{"ok": "new rate limit set successfully"}])
+        self.assertIsNone((yield control.heartbeat()))
+        yield self.assertFailure(control.ping("a name"), InvalidOption)
+        with self.assertRaises(TypeError):
+            control.ping(1, 2, 3)
+        with self.assertRaises(AttributeError):
+            _ = control.no_such_command
+
+    @defer.inlineCallbacks
+    def test_callbacks_of_commands_run_in_the_reactors_thread(self) -> Any:
+        heard: list[Any] = []
+
+        def callback(reply: Any) -> None:
+            heard.append((threading.current_thread(), reply))
+
+        replies = yield self.tx_app.control.ping(limit=1, timeout=20, callback=callback)
+        asked = self.tx_app.control.inspect(None, 20, callback, limit=1)
+        answer = yield asked.ping()
+        here = threading.current_thread()
+        self.assertEqual(heard, [(here, replies[0]), (here, answer)])
+
+    @defer.inlineCallbacks
+    def test_events_call_back_in_the_reactors_thread_until_they_are_cancelled(self) -> Any:
+        heard: list[tuple[threading.Thread, dict[str, Any]]] = []
+        events = self.tx_app.events(
+            lambda event: heard.append((threading.current_thread(), event)),
+            types=["worker-heartbeat"],
+        )
+        yield events.started()
+        while not heard:
+            yield task.deferLater(reactor, 0.01)
+        self.assertIs(heard[0][0], threading.current_thread())
+        self.assertIn(heard[0][1]["hostname"], events.events.state.workers)
+        events.cancel()
+        self.failureResultOf(events, defer.CancelledError)
+        while self.tx_app.client._session._subscriptions:
+            yield task.deferLater(reactor, 0.01)
+
+    @defer.inlineCallbacks
+    def test_what_a_callback_of_events_raises_ends_them(self) -> Any:
+        def refuse(event: dict[str, Any]) -> None:
+            raise ValueError("no more")
+
+        yield self.assertFailure(self.tx_app.events(refuse), ValueError)
+        while self.tx_app.client._session._subscriptions:
+            yield task.deferLater(reactor, 0.01)
+
+    @defer.inlineCallbacks
+    def test_a_callback_may_cancel_the_events(self) -> Any:
+        heard: list[str] = []
+
+        def once(event: dict[str, Any]) -> None:
+            heard.append(event["type"])
+            events.cancel()
+
+        events = self.tx_app.events(once)
+        yield self.assertFailure(events, defer.CancelledError)
+        self.assertEqual(len(heard), 1)
+
+    @defer.inlineCallbacks
+    def test_disconnecting_ends_the_events(self) -> Any:
+        events = self.tx_app.events(lambda _: None)
+        yield events.started()
+        yield self.tx_app.disconnect()
+        yield self.assertFailure(events, ClientClosed)
+
+    def test_bad_arguments_of_events_raise_at_the_call(self) -> None:
+        with self.assertRaises(InvalidOption):
+            self.tx_app.events(print, types="task-failed")
 
     @defer.inlineCallbacks
     def test_a_coroutine_runs_on_the_clients_loop(self) -> Any:

@@ -1,16 +1,28 @@
-"""The protocols between the client and whatever carries messages and results."""
+"""The protocols between the client and whatever carries messages, results, replies and events."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from ...errors import BridgetaskError
 from ...wire.backend import StoreWrite
+from ...wire.control import Purge
+from ...wire.events import EventCapture
 from ...wire.message import OutgoingMessage
 from ..completion import Completion
 
-__all__ = ["ControlChannel", "ResultSource", "ResultStore", "Sender", "Transports"]
+__all__ = [
+    "ControlChannel",
+    "EventListener",
+    "ReplyListener",
+    "ResultSource",
+    "ResultStore",
+    "Sender",
+    "Subscription",
+    "Transports",
+]
 
 
 class Sender(Protocol):
@@ -90,14 +102,60 @@ class ResultStore(Protocol):
         """Return once all of it is stored, in order."""
 
 
-class ControlChannel(Protocol):
-    """Receives the replies of workers to commands."""
+class ReplyListener(Protocol):
+    """Takes what workers reply to commands."""
 
-    async def listen(self, on_reply: Callable[[str, object], None]) -> None:
-        """Return once replies can arrive: ``on_reply(ticket, what a worker said)``."""
+    def deliver(self, ticket: str, reply: Any) -> None:
+        """Take a reply to the command with this ticket."""
+
+    def interrupted(self) -> None:
+        """Learn that replies may be missing, and that none come until listening begins again."""
+
+
+class EventListener(Protocol):
+    """Takes what workers tell of themselves and of tasks."""
+
+    def push(self, event: dict[str, Any]) -> None:
+        """Take an event."""
+
+    def consuming(self) -> None:
+        """Learn that no event is missed from now on."""
+
+    def interrupted(self) -> None:
+        """Learn that events are missed from now on."""
+
+    def fail(self, error: BridgetaskError) -> None:
+        """Learn that no event will ever come again."""
+
+
+class Subscription(Protocol):
+    """A capture of events. Once started, it goes on by itself, across lost connections."""
+
+    async def start(self) -> None:
+        """Return once no event is missed."""
 
     async def close(self) -> None:
-        """Stop for good."""
+        """Stop for good, and leave nothing behind."""
+
+
+class ControlChannel(Protocol):
+    """Receives what workers say beside results: replies to commands, and events."""
+
+    @property
+    def workers(self) -> int | None:
+        """How many workers there are, where that is known."""
+
+    async def listen(self, listener: ReplyListener) -> None:
+        """Return once replies can arrive."""
+
+    def subscribe(self, capture: EventCapture, listener: EventListener) -> Subscription:
+        """Return a capture of events that is yet to be started."""
+
+    async def purge(self, purge: Purge) -> int:
+        """Empty a queue; return how many messages were in it."""
+
+    async def close(self) -> None:
+        """Stop for good, after all others that receive have stopped."""
 
     def abort(self) -> None:
         """Drop the connection on the spot, with no goodbye."""
@@ -109,6 +167,6 @@ class Transports:
 
     sender: Sender
     results: ResultSource
-    replies: ControlChannel
+    control: ControlChannel
     #: Where results are stored, if they are.
     store: ResultStore | None = None

@@ -9,7 +9,8 @@ from ... import redis_settings
 from ...wire.wire import Wire
 from ..pending import PendingResults
 from .amqp_connection import AmqpConnection
-from .amqp_results import AmqpControlChannel, RpcResults
+from .amqp_control import AmqpControlChannel
+from .amqp_results import RpcResults
 from .amqp_sender import AmqpSender
 from .base import Transports
 
@@ -33,13 +34,13 @@ def configured_transports(
 ) -> Transports:
     """Return what connects a session to RabbitMQ, and to Redis where that stores results.
 
-    One connection sends; another one is for replies, and for results by ``rpc://``. Nothing
-    connects before it is used.
+    One connection sends; another one is for replies and events, and for results by ``rpc://``.
+    Nothing connects before it is used.
     """
     settings = wire.settings
     reading = AmqpConnection(settings.read, "results")
     sender = AmqpSender(AmqpConnection(settings.write, "tasks"), loop)
-    replies = AmqpControlChannel(reading, wire.mailbox)
+    control = AmqpControlChannel(reading, wire.mailbox)
     if settings.results.redis is not None:
         from .redis_results import RedisResults  # redis is an extra
 
@@ -50,8 +51,8 @@ def configured_transports(
             pending,
             loop,
         )
-        return Transports(sender=sender, results=stored, replies=replies, store=stored)
+        return Transports(sender=sender, results=stored, control=control, store=stored)
     results = RpcResults(
         reading, wire.recorder.reply_to, settings.results.expires, wire.decoder, pending
     )
-    return Transports(sender=sender, results=results, replies=replies)
+    return Transports(sender=sender, results=results, control=control)

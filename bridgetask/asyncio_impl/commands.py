@@ -1,0 +1,72 @@
+"""Carries what Celery's control would do I/O for: sends commands, and waits for replies."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from ..errors import NotRoutable
+from ..wire.control import Command, Purge
+from ..wire.results import STARTED, revoked_here
+from .pending import Outcome
+from .session import Session
+
+__all__ = ["run_commands"]
+
+
+async def run_commands(session: Session, conversation: Generator[Command | Purge, Any, Any]) -> Any:
+    """Do what a conversation asks for, one after the other; return what it returns.
+
+    :raises NotRoutable: no worker is up to hear a command.
+    :raises SendError: a command could not be sent.
+    :raises ResultUnavailable: the connection was lost while replies were awaited.
+    """
+    answer: Any = None
+    while True:
+        try:
+            request = conversation.send(answer)
+        except StopIteration as returned:
+            return returned.value
+        if isinstance(request, Purge):
+            answer = await session.purge(request)
+        else:
+            answer = await (_tell if request.ticket is None else _ask)(session, request)
+
+
+async def _tell(session: Session, command: Command) -> list[dict[str, Any]] | None:
+    try:
+        await session.command(command.message, replies=False)
+    except NotRoutable as error:
+        raise NotRoutable(f"no worker is up to hear {command.name!r}: {error}") from None
+    _resolve_revoked(session, command)
+    return None
+
+
+async def _ask(session: Session, command: Command) -> list[dict[str, Any]] | None:
+    with session.replies.expect(command, session.workers) as replies:
+        try:
+            await session.command(command.message, replies=True)
+        except NotRoutable:
+            return []  # no worker is up: that is the answer
+        _resolve_revoked(session, command)
+        return await replies.wait(command.timeout)
+
+
+def _resolve_revoked(session: Session, command: Command) -> None:
+    """Resolve results that are awaited here: a worker says nothing until the task's turn comes."""
+    for outcome in _revoked(session, command):
+        running = outcome.update is not None and outcome.update.state == STARTED
+        if outcome.final is None and (command.arguments.get("terminate") or not running):
+            outcome.apply(revoked_here(outcome.task_id))
+
+
+def _revoked(session: Session, command: Command) -> Iterator[Outcome]:
+    """Yield the outcomes of the tasks that a command revokes, as far as they are held here."""
+    for task_id in command.revoked_ids:
+        outcome = session.pending.get(task_id)
+        if outcome is not None:
+            yield outcome
+    if command.revokes_by_stamps:
+        for outcome in session.pending:
+            if outcome.stamps and command.revokes(outcome.stamps):
+                yield outcome

@@ -1,0 +1,114 @@
+"""What workers say beside results, on the connection that results use: replies and events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import cast
+
+import aiormq
+import aiormq.abc
+
+from ...wire.control import ControlMailbox, Purge
+from ...wire.events import EventCapture
+from .amqp_connection import AmqpConnection
+from .amqp_consumer import AmqpConsumer
+from .base import EventListener, ReplyListener
+
+__all__ = ["AmqpControlChannel"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+#: How many messages with events may come before the first of them is acknowledged. Each may hold
+#: two dozen, at about 30 µs each.
+_PREFETCH = 50
+
+
+class AmqpControlChannel:
+    """Receives replies in a queue of this client's own, and events in a queue for each capture.
+
+    :param connection: the connection to receive by. It is closed here, last of all.
+    """
+
+    #: RabbitMQ does not tell how many queues are bound to an exchange.
+    workers: int | None = None
+
+    def __init__(self, connection: AmqpConnection, mailbox: ControlMailbox) -> None:
+        self._connection = connection
+        self._mailbox = mailbox
+        self._listener: ReplyListener | None = None
+        self._consumer = AmqpConsumer(
+            connection,
+            mailbox.reply_queue,
+            mailbox.reply_declarations,
+            self._on_message,
+            wanted=lambda: False,  # a command waits for seconds at most, and starts it itself
+            on_interrupted=self._interrupted,
+        )
+
+    async def listen(self, listener: ReplyListener) -> None:
+        self._listener = listener
+        await self._consumer.start()
+
+    def subscribe(self, capture: EventCapture, listener: EventListener) -> AmqpConsumer:
+        def on_message(message: aiormq.abc.DeliveredMessage) -> None:
+            properties = message.header.properties
+            for event in capture.read(
+                message.body,
+                properties.content_type,
+                properties.content_encoding,
+                properties.headers,
+            ):
+                listener.push(event)
+
+        return AmqpConsumer(
+            self._connection,
+            capture.queue,
+            capture.declarations,
+            on_message,
+            prefetch=_PREFETCH,
+            wanted=lambda: True,
+            on_consuming=listener.consuming,
+            on_interrupted=listener.interrupted,
+        )
+
+    async def purge(self, purge: Purge) -> int:
+        # Shielded: where an operation is cancelled, aiormq closes the channel under all others.
+        return await asyncio.shield(asyncio.ensure_future(self._purge(purge)))
+
+    async def _purge(self, purge: Purge) -> int:
+        for declaration in purge.declarations:
+            await self._connection.declare(declaration)
+        opened = await self._connection.channel(confirms=False)
+        channel = cast(aiormq.Channel, await opened.get_underlay_channel())
+        async with self._connection.answering():
+            purged = await channel.queue_purge(purge.queue)
+            await channel.close()
+        return purged.message_count or 0
+
+    async def close(self) -> None:
+        await self._consumer.close()
+        await self._connection.close()
+
+    def abort(self) -> None:
+        self._consumer.abort()
+        self._connection.abort()
+
+    def _interrupted(self) -> None:
+        if self._listener is not None:
+            self._listener.interrupted()
+
+    def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
+        properties = message.header.properties
+        try:
+            reply = self._mailbox.reply(
+                message.body,
+                properties.content_type,
+                properties.content_encoding,
+                properties.headers,
+            )
+        except Exception as error:  # it may have been written by anybody
+            logger.warning("Dropped a reply that can't be read: %s", error)
+            return
+        if reply is not None and self._listener is not None:
+            self._listener.deliver(*reply)
