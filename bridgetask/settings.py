@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -31,6 +32,11 @@ _SUPPORTED_BACKENDS = "rpc://"
 #: What Celery keeps results for where ``result_expires`` says nothing: a day, in seconds.
 _DEFAULT_RESULT_EXPIRES = 86_400.0
 
+#: What ``broker_heartbeat``, two minutes by default, is cut to, in seconds. This side notices a
+#: dead connection within one heartbeat, and a send has 30 s in all. RabbitMQ takes up to three, and
+#: until then it keeps back the results that it had put on that connection.
+_LONGEST_HEARTBEAT = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -43,7 +49,8 @@ class Server:
     virtual_host: str
     login_method: str
     connect_timeout: float
-    heartbeat: float
+    #: Seconds without a word from the other side after which it is taken for dead; 0 for never.
+    heartbeat: int
     #: True or py-amqp's options where the connection is encrypted, else None.
     tls: bool | Mapping[str, Any] | None = field(repr=False)
     client_properties: Mapping[str, Any] = field(repr=False)
@@ -151,7 +158,8 @@ class Settings:
     def from_app(cls, app: Celery, *, heartbeat: float | None = None) -> Settings:
         """Read an app's configuration.
 
-        :param heartbeat: seconds between AMQP heartbeats; None takes ``broker_heartbeat``.
+        :param heartbeat: seconds after which a silent broker is taken for dead, 0 for never; None
+            takes ``broker_heartbeat``, but at most 10.
         :raises InvalidOption: the configuration names a broker that is not supported.
         """
         return cls(
@@ -193,7 +201,7 @@ def _server(app: Celery, connection: Connection, heartbeat: float | None) -> Ser
     info = connection.info()  # with the transport's defaults; amqps sets ssl while it is made
     options: Mapping[str, Any] = info["transport_options"] or {}
     if heartbeat is None:
-        heartbeat = connection.heartbeat or app.conf.broker_heartbeat or 0
+        heartbeat = min(connection.heartbeat or app.conf.broker_heartbeat or 0, _LONGEST_HEARTBEAT)
     host = info["hostname"]
     return Server(
         host="127.0.0.1" if host == "localhost" else host,  # as kombu's pyamqp transport does
@@ -203,7 +211,7 @@ def _server(app: Celery, connection: Connection, heartbeat: float | None) -> Ser
         virtual_host=info["virtual_host"],
         login_method=_login_method(info["login_method"]),
         connect_timeout=float(connection.connect_timeout or 4),
-        heartbeat=float(heartbeat),
+        heartbeat=ceil(heartbeat),  # AMQP knows whole seconds only
         tls=connection.ssl or None,
         client_properties=options.get("client_properties") or {},
     )

@@ -98,12 +98,13 @@ def close_celery(celery: Celery) -> None:
     celery.amqp._producer_pool = None
 
 
-def take(broker: str, queue: str) -> list[Any]:
+def take(broker: str, queue: str, *, delete: bool = True) -> list[Any]:
     """Return all messages of a queue as kombu reads them, and delete the queue."""
     with Connection(broker) as connection:
         channel = connection.default_channel
         messages = []
         while (message := channel.basic_get(queue, no_ack=True)) is not None:
             messages.append(channel.message_to_python(message))
-        channel.queue_delete(queue)
+        if delete:
+            channel.queue_delete(queue)
         return messages

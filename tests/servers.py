@@ -54,6 +54,7 @@ class RabbitMQ:
     :param users: name -> password, beside ``guest``; users named ``nobody...`` get no permission.
     :param tls: paths of ``ca``, ``cert`` and ``key`` for a TLS listener that asks for certificates.
     :param config: further lines of ``rabbitmq.conf``.
+    :param cluster: a running node to make a cluster with.
     """
 
     def __init__(
@@ -64,13 +65,17 @@ class RabbitMQ:
         tls: Mapping[str, Path] | None = None,
         config: Mapping[str, Any] | None = None,
         plugins: Sequence[str] = (),
+        cluster: RabbitMQ | None = None,
     ) -> None:
         if _RABBITMQ_BIN is None:
             raise RuntimeError("RabbitMQ is not installed")
         self.port, self.tls_port, self._dist_port, self._epmd_port = free_ports(4)
+        self._cluster = cluster
+        if cluster is not None:
+            self._epmd_port = cluster._epmd_port
         self._base = Path(tempfile.mkdtemp(prefix="bridgetask-rabbitmq-"))
         self._process: subprocess.Popen[bytes] | None = None
-        node = f"bridgetask{self.port}@localhost"
+        self.name = f"bridgetask{self.port}@localhost"
         settings = {
             "listeners.tcp.default": f"127.0.0.1:{self.port}",
             "load_definitions": str(self._base / "definitions.json"),
@@ -113,7 +118,7 @@ class RabbitMQ:
         self._environment = {
             **os.environ,
             "HOME": str(self._base),
-            "RABBITMQ_NODENAME": node,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_MNESIA_BASE": str(self._base / "data"),
             "RABBITMQ_LOG_BASE": str(self._base / "log"),
             "RABBITMQ_CONFIG_FILE": str(self._base / "rabbitmq.conf"),
@@ -131,8 +136,10 @@ class RabbitMQ:
         return f"amqp://{quote(user)}:{quote(password)}@127.0.0.1:{self.port}/{path}"
 
     def start(self, timeout: float = 60.0) -> None:
-        """Start the node; return when it accepts connections."""
+        """Start the node, or start it again; return when it accepts connections."""
         assert _RABBITMQ_BIN is not None
+        if self._cluster is not None:
+            self._share_cookie(self._cluster)
         output = self._base / "output"
         with output.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -170,10 +177,44 @@ class RabbitMQ:
         printed = self.ctl(f"list_{what}", *selected, "--no-table-headers", *columns)
         return [line.split("\t") for line in printed.splitlines() if line]
 
+    # Harm.
+
+    def kill(self) -> None:
+        """Kill the node as a power cut would. :meth:`start` starts it again, with its data."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+    def close_all_connections(self) -> None:
+        """Close all connections, with a reason."""
+        self.ctl("close_all_connections", "told to")
+
+    def set_memory_alarm(self, on: bool) -> None:
+        """Raise or clear the alarm by which publishers are blocked for want of memory."""
+        self.ctl("set_vm_memory_high_watermark", "0" if on else "0.4")
+
+    def set_disk_alarm(self, on: bool) -> None:
+        """Raise or clear the alarm by which publishers are blocked for want of disk space."""
+        self.ctl("set_disk_free_limit", "1000000GB" if on else "50MB")
+
+    def join(self) -> None:
+        """Make a cluster with the node that was given as ``cluster``."""
+        assert self._cluster is not None
+        self.ctl("stop_app")
+        self.ctl("reset")
+        self.ctl("join_cluster", self._cluster.name)
+        self.ctl("start_app")
+
+    def _share_cookie(self, other: RabbitMQ) -> None:
+        cookie = self._base / ".erlang.cookie"
+        if not cookie.exists():
+            shutil.copy(other._base / ".erlang.cookie", cookie)
+
     def stop(self) -> None:
         """Stop the node and its port mapper, and remove their data."""
         if self._process is not None:
             _stop(self._process, timeout=30)
+        if self._process is not None and self._cluster is None:
             subprocess.run(
                 ["epmd", "-port", str(self._epmd_port), "-kill"],
                 env=self._environment,
@@ -252,6 +293,13 @@ class Worker:
             if " ready." in line:
                 self._ready.set()
         self._ready.set()
+
+    def kill(self) -> None:
+        """Kill the worker and its children. :meth:`start` starts it again."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._ready.clear()
+        self.stop()
 
     def stop(self) -> None:
         """Stop the worker and its children."""

@@ -67,7 +67,7 @@ def test_connection_settings_are_read() -> None:
         broker_heartbeat=9,
         broker_login_method="external",
     ).write.servers
-    assert (server.connect_timeout, server.heartbeat) == (7.0, 9.0)
+    assert (server.connect_timeout, server.heartbeat) == (7.0, 9)
     assert server.login_method == "EXTERNAL"
 
 

@@ -53,7 +53,8 @@ class Client:
     :param on_cancel: what cancelling the last one who waits for a task does to the task: None
         leaves it alone, ``"revoke"`` revokes it, ``"terminate"`` also kills the process that runs
         it. Each call can say otherwise.
-    :param heartbeat: seconds between AMQP heartbeats; None takes the app's ``broker_heartbeat``.
+    :param heartbeat: whole seconds after which a broker that says nothing is taken for dead, and
+        connected to again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
     """
 
     def __init__(

@@ -31,7 +31,8 @@ class Wire:
         """Read the app's configuration.
 
         :param reply_to: the address that workers shall send results to.
-        :param heartbeat: seconds between heartbeats; None takes the app's.
+        :param heartbeat: seconds after which a silent broker is taken for dead; None takes the
+            app's.
         :raises InvalidOption: the configuration can't be used.
         """
         settings = Settings.from_app(app, heartbeat=heartbeat)

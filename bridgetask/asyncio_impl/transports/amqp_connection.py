@@ -10,14 +10,11 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import aio_pika
 import aiormq.abc
-import aiormq.connection
 import aiormq.exceptions
 import pamqp.commands
 import pamqp.exceptions
@@ -28,6 +25,7 @@ from ...errors import BridgetaskError, BrokerUnreachable, Refused
 from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
 from .amqp_errors import translating
+from .amqp_socket import SocketFactory
 
 __all__ = ["AmqpConnection"]
 
@@ -214,14 +212,19 @@ class _Connection(aio_pika.Connection):
             password=password,
             path="/" + server.virtual_host,
             query={
-                "heartbeat": str(int(server.heartbeat)),
+                "heartbeat": str(server.heartbeat),
                 "auth": server.login_method.lower(),
                 "name": name,
             },
         )
         super().__init__(url, client_properties=dict(server.client_properties))
-        self._sockets = _SocketFactory(server)
+        self._sockets = SocketFactory(server)
         self.kwargs["transport_factory"] = self._sockets
+
+    async def connect(self, timeout: float | None = None) -> None:
+        """Connect, and see to it from then on that the other side is there."""
+        await super().connect(timeout)
+        self._sockets.watch()
 
     def refusal(self) -> Exception | None:
         """Return the broker's ``Connection.Close``, if that is what it said last.
@@ -238,80 +241,7 @@ class _Connection(aio_pika.Connection):
         return None
 
     def abort(self) -> None:
-        if self._sockets.writer is not None:
-            self._sockets.writer.transport.abort()
+        self._sockets.abort()
 
     def __del__(self) -> None:
         """Keep aio-pika from starting a close of its own, on whatever loop runs by then."""
-
-
-class _Reader(asyncio.StreamReader):
-    """Remembers the data that came last."""
-
-    last_data = b""
-
-    def feed_data(self, data: Any) -> None:
-        self.last_data = data
-        super().feed_data(data)
-
-
-class _SocketFactory(aiormq.connection.TransportFactory):
-    """Opens the socket as Celery's ``broker_use_ssl`` says, and keeps hold of it."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.reader: _Reader | None = None
-        self.writer: asyncio.StreamWriter | None = None
-
-    async def create(
-        self, url: URL, **__: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        server = self._server
-        options: dict[str, Any] = {}
-        if server.tls is not None:
-            # Reading certificates blocks; there are few of them, and connecting is rare.
-            context, server_hostname = await asyncio.to_thread(_tls_context, server)
-            options = {"ssl": context, "server_hostname": server_hostname}
-        # What asyncio.open_connection does, with a reader of our own.
-        loop = asyncio.get_running_loop()
-        self.reader = _Reader(loop=loop)
-        protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
-        transport, _ = await loop.create_connection(
-            lambda: protocol, server.host, server.port, **options
-        )
-        self.writer = asyncio.StreamWriter(transport, protocol, self.reader, loop)
-        return self.reader, self.writer
-
-
-def _tls_context(server: Server) -> tuple[ssl.SSLContext, str]:
-    """Build what py-amqp's ``SSLTransport`` builds from the same options.
-
-    Follows ``_wrap_socket_sni``: certificates are verified unless ``cert_reqs`` says otherwise,
-    and the host name is where ``server_hostname`` is given; None means the URL's host.
-    """
-    options = dict(server.tls) if isinstance(server.tls, Mapping) else {}
-    checks_name = "server_hostname" in options
-    hostname = options.pop("server_hostname", None) or server.host
-    if "context" in options:  # follows ``_wrap_context``
-        given = dict(options["context"])
-        check_hostname = given.pop("check_hostname", None)
-        context = ssl.create_default_context(**given)
-        context.check_hostname = bool(check_hostname)
-        return context, hostname
-    context = ssl.SSLContext(options.get("ssl_version") or ssl.PROTOCOL_TLS_CLIENT)
-    if options.get("tls_minimum_version") is not None:
-        context.minimum_version = options["tls_minimum_version"]
-    if options.get("tls_maximum_version") is not None:
-        context.maximum_version = options["tls_maximum_version"]
-    if options.get("certfile") is not None:
-        context.load_cert_chain(options["certfile"], options.get("keyfile"))
-    if options.get("ca_certs") is not None:
-        context.load_verify_locations(options["ca_certs"])
-    if options.get("ciphers") is not None:
-        context.set_ciphers(options["ciphers"])
-    context.check_hostname = checks_name  # before verify_mode: CERT_NONE forbids it
-    if options.get("cert_reqs") is not None:
-        context.verify_mode = ssl.VerifyMode(options["cert_reqs"])
-    if options.get("ca_certs") is None and context.verify_mode != ssl.CERT_NONE:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    return context, hostname

@@ -74,17 +74,21 @@ async def test_separate_urls_for_reading_and_writing_are_honoured(rabbitmq: Rabb
         assert (reading.accepted, writing.accepted) == (1, 1)
 
 
-async def test_the_heartbeat_is_the_apps_or_the_clients(rabbitmq: RabbitMQ) -> None:
-    async def heartbeats(**options: Any) -> set[str]:
-        celery = make_app("beats", rabbitmq.url(), broker_heartbeat=33)
+async def test_the_heartbeat_is_the_clients_or_the_apps_up_to_10_seconds(
+    rabbitmq: RabbitMQ,
+) -> None:
+    async def heartbeats(of_the_app: int, **options: Any) -> set[str]:
+        celery = make_app("beats", rabbitmq.url(), broker_heartbeat=of_the_app)
         async with Client(celery, **options):
             rows = await asyncio.to_thread(
                 rabbitmq.names, "connections", "timeout", "client_properties"
             )
         return {row[0] for row in rows if "bridgetask" in row[1]}
 
-    assert await heartbeats() == {"33"}
-    assert await heartbeats(heartbeat=7) == {"7"}
+    assert await heartbeats(9) == {"9"}
+    assert await heartbeats(120) == {"10"}
+    assert await heartbeats(9, heartbeat=33) == {"33"}
+    assert await heartbeats(0) == {"0"}
 
 
 async def test_client_properties_of_the_app_are_sent(rabbitmq: RabbitMQ) -> None:
