@@ -69,6 +69,9 @@ class TwistedCall:
     def __await__(self) -> Any:
         return asyncio.shield(self._outcome).__await__()
 
+    def ready(self) -> bool:
+        return self.deferred.ready()
+
     def cancel(self) -> None:
         self.deferred.cancel()
 

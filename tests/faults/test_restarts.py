@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from bridgetask import SendTimeout, Unconfirmed
+from bridgetask import ResultTimeout, SendTimeout
 
+from ..fix_proxy import Proxy
 from ..servers import RabbitMQ, Worker
 from .callers import Caller
 
@@ -91,28 +93,45 @@ async def test_mode_9_an_alarm_fails_sends_in_time_and_lets_results_through(
     node: RabbitMQ,
     node_worker: Worker,
     alarm: Callable[[bool], None],
+    proxy: Proxy,
     queue: str,
     taken: Callable[[], Awaitable[list[str]]],
 ) -> None:
-    opened = callers(node.url(), send_timeout=1.5)
+    conf = {
+        "broker_read_url": f"amqp://127.0.0.1:{proxy.port}//",
+        "broker_write_url": node.url(),
+    }
+    opened = callers("amqp://127.0.0.1:1//", conf=conf, send_timeout=1.5)
+    pending = [calls.send_task(SLEEP, (0.1, "early")) for calls in opened]
+    await asyncio.gather(*(call.sent() for call in pending))
+    proxy.refuse()
+    proxy.cut()
+    await asyncio.sleep(0.5)  # by now the results wait in the broker
+    assert not any(call.ready() for call in pending)
 
-    async def blocked(calls: Caller) -> tuple[Any, list[Any]]:
-        # RabbitMQ tells a connection that it is blocked when it publishes for the first time.
-        first = calls.send_task("nothing", queue=queue)
-        await asyncio.wait([asyncio.ensure_future(first.sent())])
-        held = [calls.send_task("nothing", queue=queue) for _ in range(5)]
-        for call in held:
-            with pytest.raises(SendTimeout, match="blocked"):
-                await call.sent()
-        return first, held
-
-    await asyncio.gather(*(calls.send_task("nothing", queue=queue).sent() for calls in opened))
     await asyncio.to_thread(alarm, True)
     began = time.monotonic()
-    outcomes = await asyncio.gather(*(blocked(calls) for calls in opened))
-    assert time.monotonic() - began < 4
+    proxy.restore()
+    assert await asyncio.gather(*pending) == ["early", "early"]
+    held = [call for each in opened for call in await blocked(each, queue)]
+    for call in held:
+        with pytest.raises(SendTimeout, match="the broker is blocked"):
+            await call.sent()
+    stuck = [await blocked(each, queue) for each in callers(node.url())]
+    closing = time.monotonic()
+    assert closing - began < 6
+    await asyncio.gather(*(calls.close() for calls in opened))
+    assert time.monotonic() - closing < 5
+
     await asyncio.to_thread(alarm, False)
-    # What was reported as not sent is not sent, and afterwards all goes on.
-    await asyncio.gather(*(calls.send_task("nothing", queue=queue).sent() for calls in opened))
-    there = await taken()
-    assert not {call.id for _, held in outcomes for call in held} & set(there)
+    for call in [call for each in stuck for call in each]:
+        await call.sent()  # held until there was room again
+    assert not {call.id for call in held} & set(await taken())
+
+
+async def blocked(calls: Caller, queue: str) -> list[Any]:
+    """Return calls on a connection that is blocked: RabbitMQ blocks one when it first publishes."""
+    first = calls.send_task("nothing", queue=queue)
+    with suppress(ResultTimeout):
+        await first.get(timeout=0.5)
+    return [calls.send_task("nothing", queue=queue) for _ in range(5)]

@@ -59,6 +59,18 @@ class AmqpConnection:
             and not connection.transport.connection.is_closed
         )
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has said that it takes no messages: it is out of memory or disk."""
+        connection = self._connection
+        return connection is not None and connection.is_blocked
+
+    async def unblocked(self) -> None:
+        """Return once the broker takes messages, which it nearly always does."""
+        if self._connection is not None and self._connection.is_blocked:
+            logger.warning("%s is out of memory or disk space, and takes no messages", self._server)
+            await self._connection.unblocked()
+
     async def open(self) -> None:
         """Connect unless connected, trying each server once.
 
@@ -136,7 +148,8 @@ class AmqpConnection:
                 async with asyncio.timeout(self._server.connect_timeout):
                     yield
         except BrokerUnreachable as error:
-            if isinstance(error.__cause__, TimeoutError):
+            # A blocked broker does not even read. It will, and what it has taken is confirmed then.
+            if isinstance(error.__cause__, TimeoutError) and not self.is_blocked:
                 self.abort()  # whoever else uses it would wait in vain, too
             raise
 
@@ -225,6 +238,31 @@ class _Connection(aio_pika.Connection):
         """Connect, and see to it from then on that the other side is there."""
         await super().connect(timeout)
         self._sockets.watch()
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether ``connection.blocked`` was said, and ``connection.unblocked`` was not."""
+        if self.transport is None:
+            return False
+        # aiormq tells by a coroutine alone. One that needs no waiting ends in its first step.
+        ready = self.transport.connection.ready()
+        try:
+            ready.send(None)
+        except StopIteration:
+            return False
+        ready.close()
+        return True
+
+    async def unblocked(self) -> None:
+        """Return once ``connection.unblocked`` is said, or the connection is lost."""
+        assert self.transport is not None
+        ready = asyncio.ensure_future(self.transport.connection.ready())
+        closing = self.transport.connection.closing
+        try:
+            await asyncio.wait({ready, closing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+            closing.cancel()
 
     def refusal(self) -> Exception | None:
         """Return the broker's ``Connection.Close``, if that is what it said last.

@@ -95,6 +95,7 @@ class AmqpSender:
         self._loop = loop
         self._numbers = count()
         self._queue: list[_Sending] = []
+        self._attempted: _Sending | None = None  # neither queued nor on its way
         self._in_flight: set[_Sending] = set()
         self._window = asyncio.Semaphore(_WINDOW)
         self._settled = asyncio.Event()
@@ -105,7 +106,11 @@ class AmqpSender:
 
     @property
     def queued(self) -> int:
-        return len(self._in_flight) + sum(not each.delivery.done for each in self._queue)
+        return sum(not each.delivery.done for each in self._unsettled())
+
+    def _unsettled(self) -> set[_Sending]:
+        attempted = () if self._attempted is None else (self._attempted,)
+        return {*self._queue, *self._in_flight, *attempted}
 
     def send(
         self,
@@ -162,11 +167,14 @@ class AmqpSender:
                     continue
                 if sending.number % _PER_TURN == 0:
                     await asyncio.sleep(0)
+                self._attempted = sending
                 try:
                     await self._attempt(sending)
                 except Exception as error:  # whatever it is, it may not take others with it
                     logger.exception("A message could not be sent")
                     self._settle(sending, NotSent(f"unexpected {error!r}"))
+                finally:
+                    self._attempted = None
         finally:
             self._pump = None  # in the same step that found the queue empty
 
@@ -176,6 +184,7 @@ class AmqpSender:
             if sending.prepare is not None:
                 await sending.prepare()
             channel = await self._open_channel()
+            await self._connection.unblocked()
             for declaration in sending.message.declarations:
                 await self._connection.declare(declaration)
             await self._check_exchange(sending.message)
@@ -298,8 +307,11 @@ class AmqpSender:
         """Give up on a message whose deadline has passed."""
         if sending.delivery.done:
             return
-        reason = sending.last_error or SendTimeout("the deadline passed before it could be sent")
-        self._settle(sending, reason)
+        if self._connection.is_blocked:
+            why: BridgetaskError = SendTimeout("the broker is blocked: out of memory or disk space")
+        else:
+            why = sending.last_error or SendTimeout("the deadline passed before it could be sent")
+        self._settle(sending, why)
         if sending.task is not None:
             sending.task.cancel()
 
@@ -316,7 +328,7 @@ class AmqpSender:
 
     def _abandon(self) -> None:
         self._closed = True
-        for sending in [*self._queue, *self._in_flight]:
+        for sending in self._unsettled():
             reason = (
                 Unconfirmed("the client was closed before the broker confirmed")
                 if sending.unanswered
