@@ -224,7 +224,8 @@ class Client:
         """Send what is queued, disconnect, and be closed for good, within ``close_timeout``.
 
         Messages that are not sent by then fail, and so does every result that is still awaited,
-        with :class:`bridgetask.errors.ClientClosed` or :class:`bridgetask.errors.Unconfirmed`.
+        with :class:`bridgetask.errors.ClientClosed` or :class:`bridgetask.errors.Unconfirmed`. A
+        warning in the log says how many.
         """
         self._closed = True
         session, self._session = self._session, None

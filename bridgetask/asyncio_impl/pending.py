@@ -167,6 +167,11 @@ class PendingResults:
         """How many results are still to come."""
         return sum(not outcome.completion.done for outcome in self)
 
+    @property
+    def awaited(self) -> int:
+        """How many results are still to come, and waited for at this moment."""
+        return sum(outcome.completion.awaited for outcome in self)
+
     def register(self, task_id: str) -> Outcome:
         """Return the outcome of a task, the same one for the same id."""
         outcome = self._outcomes.get(task_id)

@@ -163,6 +163,13 @@ class Session:
                 while self._background:
                     await asyncio.wait(self._background)
                 await self._sender.drain()
+        unsent, awaited = self._sender.queued, self.pending.awaited
+        if unsent or awaited:
+            logger.warning(
+                "Closing abandons %d messages without a confirm, and %d awaited results",
+                unsent,
+                awaited,
+            )
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Connections are closed, the broker restarts, a queue is deleted, memory runs out: nothing is lost.
+"""Closed connections, restarts, a deleted queue, no memory: nothing is lost.
 
 Both front ends go through each fault together, since these take their time.
 """
