@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -39,7 +40,7 @@ class Client:
 
     Making one does no I/O and needs no running loop, so a module may hold one. It connects when
     it is first used, and belongs to the event loop that runs then. After that loop is closed, the
-    next one may use it.
+    next one may use it, and so may a forked process.
 
     .. code-block:: python
 
@@ -75,8 +76,8 @@ class Client:
         self._close_timeout = close_timeout
         self._on_cancel = _checked_on_cancel(on_cancel)
         self._heartbeat = heartbeat
-        self._reply_to = f"bridgetask.results.{uuid4()}"
         self._built_wire: Wire | None = None
+        self._process = 0
         self._session: Session | None = None
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
@@ -278,10 +279,19 @@ class Client:
 
     @property
     def _wire(self) -> Wire:
-        """What builds messages: made at the first call, since the app may be configured late."""
-        if self._built_wire is None:
-            self._built_wire = Wire.of(self.app, self._reply_to, self._heartbeat)
+        """What builds messages: made at the first call, since the app may be configured late.
+
+        A forked process makes one of its own, so that results come to the one that sent the task.
+        """
+        if self._built_wire is None or self._process != os.getpid():
+            reply_to = f"bridgetask.results.{uuid4()}"
+            self._built_wire = Wire.of(self.app, reply_to, self._heartbeat)
+            self._process = os.getpid()
         return self._built_wire
+
+    @property
+    def _reply_to(self) -> str:
+        return self._wire.recorder.reply_to
 
     def _running_session(self) -> Session:
         """Return the session of the event loop that runs."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,11 +20,28 @@ from .transports.base import ControlChannel, ResultSource, Sender, Transports
 
 __all__ = ["Connect", "Session"]
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 #: Makes the transports of a session.
 Connect = Callable[[Wire, PendingResults, asyncio.AbstractEventLoop], Transports]
 
 #: Seconds that disconnecting may take when the event loop ends under an open client.
 _AT_LOOP_END = 1.0
+
+#: The sessions of this process, and in a forked one those that it was forked with.
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_of_the_parent: list[Session] = []
+
+
+def _leave_the_parents_alone() -> None:
+    """Hold what a fork duplicated for good: to collect its sockets would unregister the parent's.
+
+    Both processes share the event loop's epoll.
+    """
+    _of_the_parent.extend(_sessions)
+
+
+os.register_at_fork(after_in_child=_leave_the_parents_alone)
 
 
 class Session:
@@ -54,6 +73,7 @@ class Session:
         self._on_reply: dict[str, Callable[[object], None]] = {}
         self._guard: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
+        _sessions.add(self)
         loop.call_soon_threadsafe(self._start)  # another thread may be making this
 
     def _start(self) -> None:

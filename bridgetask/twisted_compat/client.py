@@ -120,7 +120,7 @@ class TwistedCelery:
         if self._disconnecting is not None:
             return _follow(self._disconnecting)
         event_loop, self._event_loop = self._event_loop, None
-        if event_loop is None:
+        if event_loop is None or not event_loop.usable:
             self.client._closed = True
             return succeed(None)
         self._disconnecting = event_loop.deferred(self.client.close())
@@ -151,16 +151,17 @@ class TwistedCelery:
 
     def _acquired(self) -> EventLoop:
         """Return the event loop to run on, chosen when it is first needed."""
-        if self._event_loop is None:
+        if self._event_loop is None or not self._event_loop.usable:
             if self._reactor is None:
                 from twisted.internet import reactor
 
                 self._reactor = reactor
             self.client._check_open()
             self._event_loop = event_loop_for(self._reactor)
-            self._trigger = self._reactor.addSystemEventTrigger(
-                "before", "shutdown", self.disconnect
-            )
+            if self._trigger is None:
+                self._trigger = self._reactor.addSystemEventTrigger(
+                    "before", "shutdown", self.disconnect
+                )
         return self._event_loop
 
 

@@ -8,6 +8,7 @@ comes out of it re-enters the reactor by ``callFromThread``.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
@@ -56,6 +57,10 @@ class EventLoop(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop itself."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it runs in this process, rather than in one that this was forked from."""
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function`` in the loop's thread, in the order of the calls."""
@@ -113,6 +118,8 @@ class _ReactorLoop:
         # to ask for, and task.react calls its main function before that.
         self.loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: A reactor is forked before it runs, or not at all.
+        self.usable: bool = True
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         function(*args)
@@ -140,7 +147,7 @@ class _LoopThread:
     @classmethod
     def acquire(cls, reactor: Any) -> _LoopThread:
         with cls._lock:
-            if cls._shared is None:
+            if cls._shared is None or not cls._shared.usable:
                 cls._shared = cls(reactor)
             cls._shared._users += 1
             return cls._shared
@@ -148,6 +155,7 @@ class _LoopThread:
     def __init__(self, reactor: Any) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._reactor = reactor
+        self._process = os.getpid()
         self._users = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="bridgetask loop", daemon=True)
@@ -161,6 +169,10 @@ class _LoopThread:
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()
+
+    @property
+    def usable(self) -> bool:
+        return self._process == os.getpid()  # a fork leaves threads behind
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         self.loop.call_soon_threadsafe(function, *args)
