@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import BrokerUnreachable, ClientClosed, WrongEventLoop
 from ..wire.message import OutgoingMessage
 from ..wire.wire import Wire
+from .backlog import Backlog
 from .completion import Completion
 from .pending import PendingResults
 from .transports.base import ControlChannel, ResultSource, Sender, Transports
@@ -49,6 +50,7 @@ class Session:
 
     :param connect: makes the transports.
     :param send_timeout: seconds that a message may take until the broker has confirmed it.
+    :param max_queued: how many messages may wait for that.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Session:
         connect: Connect,
         *,
         send_timeout: float,
+        max_queued: int,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.process: int = os.getpid()
         self.pending: PendingResults = PendingResults()
+        self.backlog: Backlog = Backlog(max_queued)
         self.closed: bool = False
         self._wire = wire
         self._send_timeout = send_timeout

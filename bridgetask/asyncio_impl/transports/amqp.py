@@ -21,7 +21,9 @@ def amqp_transports(
     settings = wire.settings
     reading = AmqpConnection(settings.read, "results")
     return Transports(
-        sender=AmqpSender(AmqpConnection(settings.write, "tasks"), loop),
+        sender=AmqpSender(
+            AmqpConnection(settings.write, "tasks"), loop, max_in_flight=settings.max_in_flight
+        ),
         results=RpcResults(
             reading, wire.recorder.reply_to, settings.results.expires, wire.decoder, pending
         ),

@@ -25,6 +25,7 @@ from ...wire.message import Declaration
 from ...wire.results import ResultDecoder
 from ..pending import PendingResults
 from .amqp_connection import AmqpConnection
+from .amqp_errors import ConnectionLost
 
 __all__ = ["AmqpControlChannel", "RpcResults"]
 
@@ -73,19 +74,28 @@ class _Consumer:
         async with self._starting:
             if self._channel is not None and not self._channel.is_closed:
                 return
-            self._connection.forget_declarations()
-            for declaration in self._declarations:
-                await self._connection.declare(declaration)
-            opened = await self._connection.channel(confirms=False)
-            channel = cast(aiormq.Channel, await opened.get_underlay_channel())
-            async with self._connection.answering():
-                await channel.basic_qos(prefetch_count=_PREFETCH)
-                channel.on_consumer_cancel_callbacks.add(self._cancelled)
-                consuming = await channel.basic_consume(self._queue, self._deliver)
-            self._consumer_tag = consuming.consumer_tag
-            self._unacknowledged = None
-            self._channel = channel
-            channel.closing.add_done_callback(self._lost)
+            seemed_open = self._connection.is_open
+            try:
+                await self._consume()
+            except ConnectionLost:
+                if not seemed_open:
+                    raise
+                await self._consume()  # it had been lost before, and nobody had noticed
+
+    async def _consume(self) -> None:
+        self._connection.forget_declarations()
+        for declaration in self._declarations:
+            await self._connection.declare(declaration)
+        opened = await self._connection.channel(confirms=False)
+        channel = cast(aiormq.Channel, await opened.get_underlay_channel())
+        async with self._connection.answering():
+            await channel.basic_qos(prefetch_count=_PREFETCH)
+            channel.on_consumer_cancel_callbacks.add(self._cancelled)
+            consuming = await channel.basic_consume(self._queue, self._deliver)
+        self._consumer_tag = consuming.consumer_tag
+        self._unacknowledged = None
+        self._channel = channel
+        channel.closing.add_done_callback(self._lost)
 
     def stop(self) -> None:
         """Never consume again."""

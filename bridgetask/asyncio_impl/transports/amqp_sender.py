@@ -32,8 +32,6 @@ __all__ = ["AmqpSender"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How many messages may be on their way without a confirm.
-_WINDOW = 128
 #: How many messages go out in one turn of the event loop. Each takes about 0.1 ms of it.
 _PER_TURN = 8
 #: Bytes from which on a message is flushed to the socket before the next one is written.
@@ -88,16 +86,20 @@ class AmqpSender:
 
     Messages go out in the order of :meth:`send`. One that is lost with its connection goes out
     again, before those that came after it, or its outcome is reported as unknown.
+
+    :param max_in_flight: how many messages may be on their way without a confirm.
     """
 
-    def __init__(self, connection: AmqpConnection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: AmqpConnection, loop: asyncio.AbstractEventLoop, *, max_in_flight: int
+    ) -> None:
         self._connection = connection
         self._loop = loop
         self._numbers = count()
         self._queue: list[_Sending] = []
         self._attempted: _Sending | None = None  # neither queued nor on its way
         self._in_flight: set[_Sending] = set()
-        self._window = asyncio.Semaphore(_WINDOW)
+        self._window = asyncio.Semaphore(max_in_flight)
         self._settled = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._channel: aiormq.Channel | None = None
