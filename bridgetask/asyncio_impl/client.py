@@ -58,7 +58,7 @@ class Client:
         connected to again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
     :param max_in_flight: how many messages may be on their way to the broker without its confirm.
         Further ones wait here, and so does whoever waits for their ``sent()``.
-    :param max_queued: how many messages may wait for the broker's confirm in all. A call beyond them
+    :param max_queued: how many messages may wait for the broker's confirm in all. One call more
         raises :class:`bridgetask.errors.Overloaded`. The rest of a large group waits its turn.
     """
 

@@ -34,6 +34,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: How many messages go out in one turn of the event loop. Each takes about 0.1 ms of it.
 _PER_TURN = 8
+#: Seconds after which who still hangs on a closed channel is not told of it any more.
+_UNTOLD = 0.2
 #: Bytes from which on a message is flushed to the socket before the next one is written.
 _FLUSHED = 65_536
 #: Bytes from which on a message goes alone. RabbitMQ 4 refuses what is larger than 16 MiB, by
@@ -230,7 +232,7 @@ class AmqpSender:
     async def _open_channel(self) -> aiormq.Channel:
         """Return the channel to publish on. A new one is used only when the old one is settled."""
         if self._channel is None or self._channel.is_closed or not self._connection.is_open:
-            await self._in_flight_settled()
+            await self._in_flight_given_up()
             channel = await self._connection.channel(confirms=True)
             self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
             self._known_exchanges = {""}
@@ -269,6 +271,8 @@ class AmqpSender:
                     mandatory=message.mandatory,
                     wait=len(message.body) >= _FLUSHED,
                 )
+        except asyncio.CancelledError:  # the channel is gone, or somebody has settled it
+            error = ConnectionLost("the connection was lost before it was written")
         except BridgetaskError as reason:
             error = reason
         except (TypeError, ValueError) as reason:
@@ -338,6 +342,18 @@ class AmqpSender:
             )
             self._settle(sending, reason)
         self._queue.clear()
+
+    async def _in_flight_given_up(self) -> None:
+        """Return once nothing hangs on the old channel any more.
+
+        aiormq tells those who wait for a confirm, but forgets those who wait to write.
+        """
+        tasks = [each.task for each in self._in_flight if each.task is not None]
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=_UNTOLD)
+            for task in stuck:
+                task.cancel()
+            await self._in_flight_settled()
 
     async def _in_flight_settled(self) -> None:
         tasks = [each.task for each in self._in_flight if each.task is not None]
