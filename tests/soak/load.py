@@ -25,8 +25,10 @@ __all__ = ["Load"]
 
 #: Calls a second.
 RATE = 40
-#: Seconds that a result may take in the end, with all faults over.
+#: Seconds that a result may take, faults included.
 PATIENCE = 90.0
+#: Seconds after the last fault in which a task whose send is unknown may yet give an answer.
+LATE = 10.0
 
 
 class Load:
@@ -38,11 +40,13 @@ class Load:
         self._chance = chance
         self._following: set[asyncio.Task[None]] = set()
         self._number = 0
+        self._quiet_since = float("inf")
 
     async def run(self, seconds: float) -> None:
         """Make calls for so long."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
+        self._quiet_since = float("inf")
         kinds = [self._plain, self._plain, self._failing, self._progress, self._cancelled]
         kinds += [self._timed_out, self._group]
         while loop.time() < end:
@@ -51,7 +55,8 @@ class Load:
             await asyncio.sleep(self._chance.expovariate(RATE))
 
     async def settled(self) -> None:
-        """Return when it is known what became of every call."""
+        """Return when it is known what became of every call. The faults are over by now."""
+        self._quiet_since = asyncio.get_running_loop().time()
         while self._following:
             await asyncio.wait(self._following)
 
@@ -104,8 +109,7 @@ class Load:
     async def _late_answer(self, handle: AsyncResult[Any], entry: Entry, expected: Any) -> None:
         """See whether a task whose send is unknown gives an answer after all."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE
-        while not handle.ready() and loop.time() < deadline:
+        while not handle.ready() and loop.time() < self._quiet_since + LATE:
             await asyncio.sleep(0.5)
         if handle.ready():
             answer = handle.result
