@@ -7,10 +7,9 @@ import heapq
 import logging
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any, cast
+from typing import cast
 
 import aiormq
-from aiormq import spec
 
 from ...errors import (
     BridgetaskError,
@@ -27,6 +26,7 @@ from ...wire.message import Declaration, OutgoingMessage
 from ..completion import Completion
 from .amqp_connection import AmqpConnection
 from .amqp_errors import ConnectionLost, translating
+from .amqp_sending import Sending, about, amqp_properties
 
 __all__ = ["AmqpSender"]
 
@@ -38,49 +38,6 @@ _PER_TURN = 8
 _UNTOLD = 0.2
 #: Bytes from which on a message is flushed to the socket before the next one is written.
 _FLUSHED = 65_536
-#: Bytes from which on a message goes alone. RabbitMQ 4 refuses what is larger than 16 MiB, by
-#: closing the channel under everything that is on its way.
-_ALONE = 16 * 1024 * 1024
-
-
-class _Sending:
-    """A message on its way."""
-
-    __slots__ = (
-        "alone",
-        "delivery",
-        "expiry",
-        "last_error",
-        "message",
-        "number",
-        "prepare",
-        "retries",
-        "task",
-        "unanswered",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        message: OutgoingMessage,
-        delivery: Completion,
-        prepare: Callable[[], Awaitable[None]] | None,
-    ) -> None:
-        self.number = number
-        self.message = message
-        self.delivery = delivery
-        self.prepare = prepare
-        self.expiry: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None
-        #: How many times it left without an answer so far. Each may have reached the broker.
-        self.unanswered = 0
-        #: Whether it must be the only one on its way, so that a refusal is known to be its own.
-        self.alone = len(message.body) >= _ALONE
-        self.retries = 0
-        self.last_error: BridgetaskError | None = None
-
-    def __lt__(self, other: _Sending) -> bool:
-        return self.number < other.number
 
 
 class AmqpSender:
@@ -98,9 +55,9 @@ class AmqpSender:
         self._connection = connection
         self._loop = loop
         self._numbers = count()
-        self._queue: list[_Sending] = []
-        self._attempted: _Sending | None = None  # neither queued nor on its way
-        self._in_flight: set[_Sending] = set()
+        self._queue: list[Sending] = []
+        self._attempted: Sending | None = None  # neither queued nor on its way
+        self._in_flight: set[Sending] = set()
         self._window = asyncio.Semaphore(max_in_flight)
         self._settled = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -112,7 +69,7 @@ class AmqpSender:
     def queued(self) -> int:
         return sum(not each.delivery.done for each in self._unsettled())
 
-    def _unsettled(self) -> set[_Sending]:
+    def _unsettled(self) -> set[Sending]:
         attempted = () if self._attempted is None else (self._attempted,)
         return {*self._queue, *self._in_flight, *attempted}
 
@@ -125,7 +82,7 @@ class AmqpSender:
     ) -> None:
         if message.timeout is not None:
             deadline = min(deadline, self._loop.time() + message.timeout)
-        sending = _Sending(next(self._numbers), message, delivery, prepare)
+        sending = Sending(next(self._numbers), message, delivery, prepare)
         sending.expiry = self._loop.call_at(deadline, self._expire, sending)
         self._enqueue(sending)
 
@@ -158,7 +115,7 @@ class AmqpSender:
 
     # The pump: one task that takes messages from the queue while there are any.
 
-    def _enqueue(self, sending: _Sending) -> None:
+    def _enqueue(self, sending: Sending) -> None:
         heapq.heappush(self._queue, sending)
         if self._pump is None and not self._closed:
             self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
@@ -182,7 +139,7 @@ class AmqpSender:
         finally:
             self._pump = None  # in the same step that found the queue empty
 
-    async def _attempt(self, sending: _Sending) -> None:
+    async def _attempt(self, sending: Sending) -> None:
         """Bring one message on its way, or take note of why that failed."""
         try:
             if sending.prepare is not None:
@@ -215,7 +172,7 @@ class AmqpSender:
         self._in_flight.add(sending)
         sending.task = self._loop.create_task(self._publish(channel, sending))
 
-    async def _back_off(self, failed: _Sending, error: BridgetaskError) -> None:
+    async def _back_off(self, failed: Sending, error: BridgetaskError) -> None:
         """Count a failed attempt for all that wait, and wait before the next."""
         retries = failed.retries
         for sending in list(self._queue):
@@ -258,7 +215,7 @@ class AmqpSender:
 
     # Messages on their way.
 
-    async def _publish(self, channel: aiormq.Channel, sending: _Sending) -> None:
+    async def _publish(self, channel: aiormq.Channel, sending: Sending) -> None:
         message = sending.message
         error: Exception | None = None
         try:
@@ -267,7 +224,7 @@ class AmqpSender:
                     message.body,
                     exchange=message.exchange,
                     routing_key=message.routing_key,
-                    properties=_properties(message),
+                    properties=amqp_properties(message),
                     mandatory=message.mandatory,
                     wait=len(message.body) >= _FLUSHED,
                 )
@@ -290,7 +247,7 @@ class AmqpSender:
             sending.unanswered -= 1
             self._settle(sending, error)
 
-    def _lost(self, sending: _Sending, error: BridgetaskError) -> None:
+    def _lost(self, sending: Sending, error: BridgetaskError) -> None:
         """Decide what becomes of a message whose channel went away before its confirm."""
         sending.last_error = error
         policy = sending.message.retry
@@ -309,7 +266,7 @@ class AmqpSender:
                 sending.retries += 1
             self._enqueue(sending)
 
-    def _expire(self, sending: _Sending) -> None:
+    def _expire(self, sending: Sending) -> None:
         """Give up on a message whose deadline has passed."""
         if sending.delivery.done:
             return
@@ -321,7 +278,7 @@ class AmqpSender:
         if sending.task is not None:
             sending.task.cancel()
 
-    def _settle(self, sending: _Sending, error: Exception | None) -> None:
+    def _settle(self, sending: Sending, error: Exception | None) -> None:
         """Tell whoever waits what became of the message, once."""
         if sending.expiry is not None:
             sending.expiry.cancel()
@@ -329,7 +286,7 @@ class AmqpSender:
         if sending.delivery.done:
             return  # a worker answered before the broker did, or in its place
         if isinstance(error, SendError):
-            error = _about(sending.message, error, may_be_there=sending.unanswered > 0)
+            error = about(sending.message, error, may_be_there=sending.unanswered > 0)
         sending.delivery.complete(error)
 
     def _abandon(self) -> None:
@@ -363,27 +320,3 @@ class AmqpSender:
 
 def _closed_the_channel(error: Exception | None) -> bool:
     return isinstance(error, Refused) and error.code is not None
-
-
-def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
-    properties: dict[str, Any] = dict(message.properties)
-    properties["message_type"] = properties.pop("type", None)
-    return spec.Basic.Properties(**properties)
-
-
-def _about(message: OutgoingMessage, error: SendError, *, may_be_there: bool) -> SendError:
-    """Return the error for one message: with its own task id, and unknown if it may be there."""
-    task = f"task {message.task_id}" if message.task_id else "message"
-    if may_be_there:
-        about: SendError = Unconfirmed(
-            f"{task} may or may not have been sent: no confirm came ({error})"
-        )
-    elif isinstance(error, ConnectionLost):
-        about = BrokerUnreachable(f"{task} was not sent: {error}")
-    elif isinstance(error, Refused):
-        about = Refused(f"{task} was not sent: {error}", code=error.code)
-    else:
-        about = type(error)(f"{task} was not sent: {error}")
-    about.task_id = message.task_id
-    about.__cause__ = error.__cause__
-    return about

@@ -1,0 +1,85 @@
+"""One message on its way to RabbitMQ: what is known of it, and what is told when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiormq import spec
+
+from ...errors import BridgetaskError, BrokerUnreachable, Refused, SendError, Unconfirmed
+from ...wire.message import OutgoingMessage
+from ..completion import Completion
+from .amqp_errors import ConnectionLost
+
+__all__ = ["Sending", "about", "amqp_properties"]
+
+#: Bytes from which on a message goes alone. RabbitMQ 4 refuses what is larger than 16 MiB, by
+#: closing the channel under everything that is on its way.
+_ALONE = 16 * 1024 * 1024
+
+
+class Sending:
+    """A message on its way."""
+
+    __slots__ = (
+        "alone",
+        "delivery",
+        "expiry",
+        "last_error",
+        "message",
+        "number",
+        "prepare",
+        "retries",
+        "task",
+        "unanswered",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        message: OutgoingMessage,
+        delivery: Completion,
+        prepare: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self.number = number
+        self.message = message
+        self.delivery = delivery
+        self.prepare = prepare
+        self.expiry: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+        #: How many times it left without an answer so far. Each may have reached the broker.
+        self.unanswered = 0
+        #: Whether it must be the only one on its way, so that a refusal is known to be its own.
+        self.alone = len(message.body) >= _ALONE
+        self.retries = 0
+        self.last_error: BridgetaskError | None = None
+
+    def __lt__(self, other: Sending) -> bool:
+        return self.number < other.number
+
+
+def amqp_properties(message: OutgoingMessage) -> spec.Basic.Properties:
+    """Return a message's properties by aiormq's names."""
+    properties: dict[str, Any] = dict(message.properties)
+    properties["message_type"] = properties.pop("type", None)
+    return spec.Basic.Properties(**properties)
+
+
+def about(message: OutgoingMessage, error: SendError, *, may_be_there: bool) -> SendError:
+    """Return the error for one message: with its own task id, and unknown if it may be there."""
+    task = f"task {message.task_id}" if message.task_id else "message"
+    if may_be_there:
+        told: SendError = Unconfirmed(
+            f"{task} may or may not have been sent: no confirm came ({error})"
+        )
+    elif isinstance(error, ConnectionLost):
+        told = BrokerUnreachable(f"{task} was not sent: {error}")
+    elif isinstance(error, Refused):
+        told = Refused(f"{task} was not sent: {error}", code=error.code)
+    else:
+        told = type(error)(f"{task} was not sent: {error}")
+    told.task_id = message.task_id
+    told.__cause__ = error.__cause__
+    return told
