@@ -127,7 +127,7 @@ async def test_when_a_node_of_a_cluster_is_killed_a_quorum_queue_loses_nothing(
     there = {each.properties["correlation_id"] for each in messages}
     assert confirmed <= there
     assert not refused & there
-    assert len(confirmed) > len(refused | unknown)
+    assert len(confirmed) > 50  # those from before and after it at the least
 
 
 async def test_results_wait_for_the_node_that_holds_the_reply_queue(
