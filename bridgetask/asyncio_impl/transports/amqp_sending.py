@@ -43,17 +43,17 @@ class Sending:
         delivery: Completion,
         prepare: Callable[[], Awaitable[None]] | None,
     ) -> None:
-        self.number = number
-        self.message = message
-        self.delivery = delivery
-        self.prepare = prepare
+        self.number: int = number
+        self.message: OutgoingMessage = message
+        self.delivery: Completion = delivery
+        self.prepare: Callable[[], Awaitable[None]] | None = prepare
         self.expiry: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
         #: How many times it left without an answer so far. Each may have reached the broker.
-        self.unanswered = 0
+        self.unanswered: int = 0
         #: Whether it must be the only one on its way, so that a refusal is known to be its own.
-        self.alone = len(message.body) >= _ALONE
-        self.retries = 0
+        self.alone: bool = len(message.body) >= _ALONE
+        self.retries: int = 0
         self.last_error: BridgetaskError | None = None
 
     def __lt__(self, other: Sending) -> bool:
