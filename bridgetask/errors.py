@@ -11,6 +11,7 @@
     │   │   ├── BrokerUnreachable    no connection     (also kombu's OperationalError)
     │   │   ├── SendTimeout          deadline passed   (also the builtin TimeoutError)
     │   │   ├── NotRoutable          no queue takes it
+    │   │   ├── Overloaded           too many messages wait to be sent already
     │   │   └── Refused              login, permission, declaration, size, or a nack
     │   └── Unconfirmed      outcome unknown: it may or may not be in the broker
     └── ResultError
@@ -45,6 +46,7 @@ __all__ = [
     "InvalidOption",
     "NotRoutable",
     "NotSent",
+    "Overloaded",
     "Refused",
     "RemoteTraceback",
     "ResultError",
@@ -119,6 +121,14 @@ class SendTimeout(NotSent, TimeoutError):
 
 class NotRoutable(NotSent):
     """The broker returned the message: no queue is bound to where it was sent."""
+
+
+class Overloaded(NotSent):
+    """Too many messages wait for the broker's confirm already: ``max_queued`` of the client.
+
+    The broker is slow, blocked, or out of reach, or the program does not wait for it. Waiting for
+    ``sent()`` of earlier calls keeps a program from getting here.
+    """
 
 
 class Refused(NotSent):

@@ -137,9 +137,13 @@ class Settings:
     write: BrokerSettings
     read: BrokerSettings
     results: ResultSettings
+    #: How many messages may be on their way to the broker without its confirm.
+    max_in_flight: int
 
     @classmethod
-    def from_app(cls, app: Celery, *, heartbeat: float | None = None) -> Settings:
+    def from_app(
+        cls, app: Celery, *, heartbeat: float | None = None, max_in_flight: int = 128
+    ) -> Settings:
         """Read an app's configuration.
 
         :param heartbeat: seconds after which a silent broker is taken for dead, 0 for never; None
@@ -150,6 +154,7 @@ class Settings:
             write=_broker(app, "broker_write_url", app.connection_for_write, heartbeat),
             read=_broker(app, "broker_read_url", app.connection_for_read, heartbeat),
             results=_results(app),
+            max_in_flight=max_in_flight,
         )
 
 

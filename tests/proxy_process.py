@@ -63,6 +63,7 @@ class Direction:
         self._reader = reader
         self._framed = framed
         self._buffer = b""
+        self._ended = False
         #: Whether the other side is out of reach for good: a stream that lost bytes is no use.
         self.dead = rules.dropping
         self._outgoing: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
@@ -98,7 +99,7 @@ class Direction:
             if hold is None or not _is_confirm(frame):
                 passed += frame
             elif hold != float("inf"):
-                asyncio.get_running_loop().call_later(hold, self.writer.write, frame)
+                asyncio.get_running_loop().call_later(hold, self._write_late, frame)
         if passed:
             yield bytes(passed)
 
@@ -123,11 +124,17 @@ class Direction:
             await self.rules.unstalled()
             if self.rules.bytes_per_second is not None:
                 await asyncio.sleep(len(data) / self.rules.bytes_per_second)
-            self.writer.write(data)
-            await self.writer.drain()
+            if not self._ended:
+                self.writer.write(data)
+                await self.writer.drain()
         self.half_close()
 
+    def _write_late(self, data: bytes) -> None:
+        if not self._ended:
+            self.writer.write(data)
+
     def half_close(self) -> None:
+        self._ended = True
         if self.writer.can_write_eof() and not self.writer.is_closing():
             self.writer.write_eof()
 

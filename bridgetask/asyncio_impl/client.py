@@ -65,6 +65,10 @@ class Client:
         it. Each call can say otherwise.
     :param heartbeat: whole seconds after which a broker that says nothing is taken for dead, and
         connected to again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
+    :param max_in_flight: how many messages may be on their way to the broker without its confirm.
+        Further ones wait here, and so does whoever waits for their ``sent()``.
+    :param max_queued: how many messages may wait for the broker's confirm in all. One call more
+        raises :class:`bridgetask.errors.Overloaded`. The rest of a large group waits its turn.
     """
 
     def __init__(
@@ -75,16 +79,23 @@ class Client:
         close_timeout: float = 5.0,
         on_cancel: OnCancel = None,
         heartbeat: float | None = None,
+        max_in_flight: int = 128,
+        max_queued: int = 100_000,
     ) -> None:
         for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
             if not isinstance(seconds, (int, float)) or seconds <= 0:
                 raise InvalidOption(name, f"must be a positive number of seconds, not {seconds!r}")
+        for name, number in (("max_in_flight", max_in_flight), ("max_queued", max_queued)):
+            if not isinstance(number, int) or number < 1:
+                raise InvalidOption(name, f"must be a positive whole number, not {number!r}")
         self.app: Celery = app
         self.control: Control = Control(self)
         self._send_timeout = send_timeout
         self._close_timeout = close_timeout
         self._on_cancel = _checked_on_cancel(on_cancel)
         self._heartbeat = heartbeat
+        self._max_in_flight = max_in_flight
+        self._max_queued = max_queued
         self._built_wire: Wire | None = None
         self._process = 0
         self._session: Session | None = None
@@ -115,6 +126,7 @@ class Client:
             ``eta``, ``expires``, ``queue``, ``priority``, ``serializer``, ``task_id``, ``headers``,
             ``link``, ``retry``, ``ignore_result`` ..., and ``on_cancel``.
         :raises InvalidOption: an argument or an option can't be used; nothing is sent.
+        :raises Overloaded: ``max_queued`` messages wait for a confirm already; nothing is sent.
         :raises ClientClosed: the client was closed.
         :raises WrongEventLoop: the client belongs to another event loop, or none is running.
         """
@@ -335,7 +347,12 @@ class Client:
         """
         if self._built_wire is None or self._process != os.getpid():
             reply_to = f"bridgetask.results.{uuid4()}"
-            self._built_wire = Wire.of(self.app, reply_to, self._heartbeat)
+            self._built_wire = Wire.of(
+                self.app,
+                reply_to,
+                heartbeat=self._heartbeat,
+                max_in_flight=self._max_in_flight,
+            )
             self._process = os.getpid()
         return self._built_wire
 
@@ -358,7 +375,11 @@ class Client:
         self._check_open()
         if self._session is None or not self._session.usable:
             self._session = Session(
-                self._wire, loop, self._connect, send_timeout=self._send_timeout
+                self._wire,
+                loop,
+                self._connect,
+                send_timeout=self._send_timeout,
+                max_queued=self._max_queued,
             )
         return self._session
 

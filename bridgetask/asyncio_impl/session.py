@@ -23,6 +23,7 @@ from ..wire.control import Purge
 from ..wire.events import EventCapture
 from ..wire.message import OutgoingMessage
 from ..wire.wire import Wire
+from .backlog import Backlog
 from .completion import Completion
 from .pending import Outcome, PendingResults
 from .replies import PendingReplies
@@ -67,6 +68,7 @@ class Session:
 
     :param connect: makes the transports.
     :param send_timeout: seconds that a message may take until the broker has confirmed it.
+    :param max_queued: how many messages may wait for that.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class Session:
         connect: Connect,
         *,
         send_timeout: float,
+        max_queued: int,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.process: int = os.getpid()
         self.pending: PendingResults = PendingResults()
         self.replies: PendingReplies = PendingReplies()
+        self.backlog: Backlog = Backlog(max_queued)
         self.closed: bool = False
         self._wire = wire
         self._send_timeout = send_timeout

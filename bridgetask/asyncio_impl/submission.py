@@ -33,11 +33,13 @@ class Submission:
     """One recorded call, from its handle to its last message.
 
     :param on_cancel: what cancelling the last one who waits does.
+    :raises Overloaded: too many messages wait to be sent already.
     """
 
     def __init__(
         self, client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
     ) -> None:
+        session.backlog.check()
         self._client = client
         self._session = session
         self._call = call
@@ -51,6 +53,7 @@ class Submission:
         self._stepping = threading.Lock()
         self._take(call.messages)
         self.handle: AnyResult = self._handle(call.result)
+        session.backlog.add(delivery for _, delivery in self._outgoing)
 
     def start(self) -> None:
         """Send what is recorded so far, and begin to call the rest. Runs on the event loop."""
@@ -117,6 +120,7 @@ class Submission:
             try:
                 results, messages = self._recorder.record_more(self._call, _PER_TURN)
                 self._take(messages)
+                self._session.backlog.add(self._deliveries.values())
                 group._extend([self._handle(result) for result in results])
             except Exception as error:
                 self._close_group(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
 from .control import ControlMailbox
@@ -27,15 +27,14 @@ class Wire:
     mailbox: ControlMailbox
 
     @classmethod
-    def of(cls, app: Celery, reply_to: str, heartbeat: float | None = None) -> Wire:
+    def of(cls, app: Celery, reply_to: str, **options: Any) -> Wire:
         """Read the app's configuration.
 
         :param reply_to: the address that workers shall send results to.
-        :param heartbeat: seconds after which a silent broker is taken for dead; None takes the
-            app's.
+        :param options: those of :meth:`bridgetask.settings.Settings.from_app`.
         :raises InvalidOption: the configuration can't be used.
         """
-        settings = Settings.from_app(app, heartbeat=heartbeat)
+        settings = Settings.from_app(app, **options)
         recorder = Recorder(app, reply_to, backend=settings.results.backend)
         stored = recorder.backend if settings.results.redis is not None else None
         decoder = ResultDecoder(app, stored)

@@ -20,6 +20,7 @@ from aiormq import spec
 from ...errors import BridgetaskError
 from ...wire.message import Declaration
 from .amqp_connection import AmqpConnection
+from .amqp_errors import ConnectionLost
 
 __all__ = ["AmqpConsumer"]
 
@@ -79,7 +80,7 @@ class AmqpConsumer:
             return
         if self._starting is None or self._starting.done():
             self._starting = asyncio.get_running_loop().create_task(
-                self._consume(), name="bridgetask consumer start"
+                self._begin(), name="bridgetask consumer start"
             )
             self._starting.add_done_callback(_retrieve)
         await asyncio.shield(self._starting)
@@ -87,6 +88,15 @@ class AmqpConsumer:
     @property
     def _consuming(self) -> bool:
         return self._channel is not None and not self._channel.is_closed
+
+    async def _begin(self) -> None:
+        seemed_open = self._connection.is_open
+        try:
+            await self._consume()
+        except ConnectionLost:
+            if not seemed_open:
+                raise
+            await self._consume()  # it had been lost before, and nobody had noticed
 
     async def _consume(self) -> None:
         self._connection.forget_declarations()

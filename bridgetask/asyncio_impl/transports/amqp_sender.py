@@ -7,10 +7,9 @@ import heapq
 import logging
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any, cast
+from typing import cast
 
 import aiormq
-from aiormq import spec
 
 from ...errors import (
     BackendError,
@@ -30,60 +29,18 @@ from ...wire.message import Declaration, OutgoingMessage
 from ..completion import Completion
 from .amqp_connection import AmqpConnection
 from .amqp_errors import ConnectionLost, about, translating
+from .amqp_sending import Sending, amqp_properties
 
 __all__ = ["AmqpSender"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How many messages may be on their way without a confirm.
-_WINDOW = 128
 #: How many messages go out in one turn of the event loop. Each takes about 0.1 ms of it.
 _PER_TURN = 8
+#: Seconds after which who still hangs on a closed channel is not told of it any more.
+_UNTOLD = 0.2
 #: Bytes from which on a message is flushed to the socket before the next one is written.
 _FLUSHED = 65_536
-#: Bytes from which on a message goes alone. RabbitMQ 4 refuses what is larger than 16 MiB, by
-#: closing the channel under everything that is on its way.
-_ALONE = 16 * 1024 * 1024
-
-
-class _Sending:
-    """A message on its way."""
-
-    __slots__ = (
-        "alone",
-        "delivery",
-        "expiry",
-        "last_error",
-        "message",
-        "number",
-        "prepare",
-        "retries",
-        "task",
-        "unanswered",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        message: OutgoingMessage,
-        delivery: Completion,
-        prepare: Callable[[], Awaitable[None]] | None,
-    ) -> None:
-        self.number = number
-        self.message = message
-        self.delivery = delivery
-        self.prepare = prepare
-        self.expiry: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None
-        #: How many times it left without an answer so far. Each may have reached the broker.
-        self.unanswered = 0
-        #: Whether it must be the only one on its way, so that a refusal is known to be its own.
-        self.alone = len(message.body) >= _ALONE
-        self.retries = 0
-        self.last_error: BridgetaskError | None = None
-
-    def __lt__(self, other: _Sending) -> bool:
-        return self.number < other.number
 
 
 class AmqpSender:
@@ -91,20 +48,24 @@ class AmqpSender:
 
     Messages go out in the order of :meth:`send`. One that is lost with its connection goes out
     again, before those that came after it, or its outcome is reported as unknown.
+
+    :param max_in_flight: how many messages may be on their way without a confirm.
     """
 
-    def __init__(self, connection: AmqpConnection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: AmqpConnection, loop: asyncio.AbstractEventLoop, *, max_in_flight: int
+    ) -> None:
         self._connection = connection
         self._loop = loop
         self._numbers = count()
-        self._queue: list[_Sending] = []
-        self._attempted: _Sending | None = None  # neither queued nor on its way
-        self._in_flight: set[_Sending] = set()
-        self._window = asyncio.Semaphore(_WINDOW)
+        self._queue: list[Sending] = []
+        self._attempted: Sending | None = None  # neither queued nor on its way
+        self._in_flight: set[Sending] = set()
+        self._window = asyncio.Semaphore(max_in_flight)
         self._settled = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         #: Messages that wait for the result backend to come back.
-        self._aside: set[_Sending] = set()
+        self._aside: set[Sending] = set()
         self._channel: aiormq.Channel | None = None
         self._known_exchanges: set[str] = {""}
         self._closed = False
@@ -113,7 +74,7 @@ class AmqpSender:
     def queued(self) -> int:
         return sum(not each.delivery.done for each in self._unsettled())
 
-    def _unsettled(self) -> set[_Sending]:
+    def _unsettled(self) -> set[Sending]:
         attempted = () if self._attempted is None else (self._attempted,)
         return {*self._queue, *self._aside, *self._in_flight, *attempted}
 
@@ -126,7 +87,7 @@ class AmqpSender:
     ) -> None:
         if message.timeout is not None:
             deadline = min(deadline, self._loop.time() + message.timeout)
-        sending = _Sending(next(self._numbers), message, delivery, prepare)
+        sending = Sending(next(self._numbers), message, delivery, prepare)
         sending.expiry = self._loop.call_at(deadline, self._expire, sending)
         self._enqueue(sending)
 
@@ -159,7 +120,7 @@ class AmqpSender:
 
     # The pump: one task that takes messages from the queue while there are any.
 
-    def _enqueue(self, sending: _Sending) -> None:
+    def _enqueue(self, sending: Sending) -> None:
         heapq.heappush(self._queue, sending)
         if self._pump is None and not self._closed:
             self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
@@ -183,7 +144,7 @@ class AmqpSender:
         finally:
             self._pump = None  # in the same step that found the queue empty
 
-    async def _attempt(self, sending: _Sending) -> None:
+    async def _attempt(self, sending: Sending) -> None:
         """Bring one message on its way, or take note of why that failed."""
         try:
             if sending.prepare is not None:
@@ -220,7 +181,7 @@ class AmqpSender:
         self._in_flight.add(sending)
         sending.task = self._loop.create_task(self._publish(channel, sending))
 
-    async def _back_off(self, failed: _Sending, error: BridgetaskError) -> None:
+    async def _back_off(self, failed: Sending, error: BridgetaskError) -> None:
         """Count a failed attempt for all that wait, and wait before the next."""
         retries = failed.retries
         for sending in list(self._queue):
@@ -230,7 +191,7 @@ class AmqpSender:
             logger.warning("Can't send: %s. Trying again", error)
             await asyncio.sleep(policy.interval(retries))
 
-    def _count_failure(self, sending: _Sending, error: BridgetaskError) -> None:
+    def _count_failure(self, sending: Sending, error: BridgetaskError) -> None:
         """Fail a message that has no retries left."""
         sending.last_error = error
         if sending.message.retry is None or not sending.message.retry.allows(sending.retries):
@@ -251,7 +212,7 @@ class AmqpSender:
                 self._aside.add(sending)
                 self._loop.call_later(policy.interval(sending.retries - 1), self._resume, sending)
 
-    def _resume(self, sending: _Sending) -> None:
+    def _resume(self, sending: Sending) -> None:
         self._aside.discard(sending)
         if not sending.delivery.done:
             self._enqueue(sending)
@@ -259,7 +220,7 @@ class AmqpSender:
     async def _open_channel(self) -> aiormq.Channel:
         """Return the channel to publish on. A new one is used only when the old one is settled."""
         if self._channel is None or self._channel.is_closed or not self._connection.is_open:
-            await self._in_flight_settled()
+            await self._in_flight_given_up()
             channel = await self._connection.channel(confirms=True)
             self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
             self._known_exchanges = {""}
@@ -285,7 +246,7 @@ class AmqpSender:
 
     # Messages on their way.
 
-    async def _publish(self, channel: aiormq.Channel, sending: _Sending) -> None:
+    async def _publish(self, channel: aiormq.Channel, sending: Sending) -> None:
         message = sending.message
         error: Exception | None = None
         try:
@@ -294,10 +255,12 @@ class AmqpSender:
                     message.body,
                     exchange=message.exchange,
                     routing_key=message.routing_key,
-                    properties=_properties(message),
+                    properties=amqp_properties(message),
                     mandatory=message.mandatory,
                     wait=len(message.body) >= _FLUSHED,
                 )
+        except asyncio.CancelledError:  # the channel is gone, or somebody has settled it
+            error = ConnectionLost("the connection was lost before it was written")
         except BridgetaskError as reason:
             error = reason
         except (TypeError, ValueError) as reason:
@@ -315,7 +278,7 @@ class AmqpSender:
             sending.unanswered -= 1
             self._settle(sending, error)
 
-    def _lost(self, sending: _Sending, error: BridgetaskError) -> None:
+    def _lost(self, sending: Sending, error: BridgetaskError) -> None:
         """Decide what becomes of a message whose channel went away before its confirm."""
         sending.last_error = error
         policy = sending.message.retry
@@ -334,7 +297,7 @@ class AmqpSender:
                 sending.retries += 1
             self._enqueue(sending)
 
-    def _expire(self, sending: _Sending) -> None:
+    def _expire(self, sending: Sending) -> None:
         """Give up on a message whose deadline has passed."""
         if sending.delivery.done:
             return
@@ -346,7 +309,7 @@ class AmqpSender:
         if sending.task is not None:
             sending.task.cancel()
 
-    def _settle(self, sending: _Sending, error: Exception | None) -> None:
+    def _settle(self, sending: Sending, error: Exception | None) -> None:
         """Tell whoever waits what became of the message, once."""
         if sending.expiry is not None:
             sending.expiry.cancel()
@@ -368,6 +331,18 @@ class AmqpSender:
             self._settle(sending, reason)
         self._queue.clear()
 
+    async def _in_flight_given_up(self) -> None:
+        """Return once nothing hangs on the old channel any more.
+
+        aiormq tells those who wait for a confirm, but forgets those who wait to write.
+        """
+        tasks = [each.task for each in self._in_flight if each.task is not None]
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=_UNTOLD)
+            for task in stuck:
+                task.cancel()
+            await self._in_flight_settled()
+
     async def _in_flight_settled(self) -> None:
         tasks = [each.task for each in self._in_flight if each.task is not None]
         if tasks:
@@ -376,9 +351,3 @@ class AmqpSender:
 
 def _closed_the_channel(error: Exception | None) -> bool:
     return isinstance(error, Refused) and error.code is not None
-
-
-def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
-    properties: dict[str, Any] = dict(message.properties)
-    properties["message_type"] = properties.pop("type", None)
-    return spec.Basic.Properties(**properties)

@@ -39,7 +39,8 @@ def configured_transports(
     """
     settings = wire.settings
     reading = AmqpConnection(settings.read, "results")
-    sender = AmqpSender(AmqpConnection(settings.write, "tasks"), loop)
+    writing = AmqpConnection(settings.write, "tasks")
+    sender = AmqpSender(writing, loop, max_in_flight=settings.max_in_flight)
     control = AmqpControlChannel(reading, wire.mailbox)
     if settings.results.redis is not None:
         from .redis_results import RedisResults  # redis is an extra

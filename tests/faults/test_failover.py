@@ -1,0 +1,158 @@
+"""One of two brokers is killed under load: the other takes over, or the load waits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from kombu import Queue
+
+from bridgetask import Refused, SendError, Unconfirmed
+
+from ..fix_rabbitmq import take
+from ..servers import RabbitMQ, Worker
+from .callers import Caller
+
+Callers = Callable[..., list[Caller]]
+
+#: Retries for as long as the deadline allows.
+PATIENT = {"task_publish_retry_policy": {"max_retries": None, "interval_start": 0.2}}
+
+
+class Load:
+    """Sends without a pause, and remembers what became of each task."""
+
+    def __init__(self, opened: list[Caller], name: str, **options: Any) -> None:
+        self._opened = opened
+        self._name = name
+        self._options = options
+        self.handles: list[Any] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
+
+    async def _run(self, calls: Caller) -> None:
+        while not self._stopped:
+            self.handles.append(
+                calls.send_task(self._name, (len(self.handles), 1), **self._options)
+            )
+            await asyncio.sleep(0.01)
+
+    async def __aenter__(self) -> Load:
+        self._tasks = [asyncio.ensure_future(self._run(calls)) for calls in self._opened]
+        await asyncio.sleep(0.5)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._stopped = True
+        await asyncio.gather(*self._tasks)
+
+
+@pytest.fixture
+async def pair(node: RabbitMQ) -> AsyncIterator[tuple[RabbitMQ, RabbitMQ]]:
+    """Two brokers that know nothing of each other; the first may be killed."""
+    first = RabbitMQ()
+    try:
+        await asyncio.to_thread(first.start)
+        yield first, node
+    finally:
+        await asyncio.to_thread(first.stop)
+
+
+async def test_when_the_first_of_two_brokers_is_killed_the_second_takes_over(
+    callers: Callers, pair: tuple[RabbitMQ, RabbitMQ], node_worker: Worker
+) -> None:
+    first, second = pair
+    opened = callers(f"{first.url()};{second.url()}", send_timeout=20)
+    environment = {"BRIDGETASK_TEST_BROKER": first.url()}
+    with Worker("tests.tasks", environment=environment, name="first"):
+        async with Load(opened, "tests.tasks.add") as load:
+            before = len(load.handles)
+            await asyncio.to_thread(first.kill)
+            began = time.monotonic()
+            probe = opened[0].send_task("tests.tasks.add", (1, 1))
+            assert await probe == 2
+            print(f"recovered in {time.monotonic() - began:.1f} s")
+            assert time.monotonic() - began < 10
+            await asyncio.sleep(0.5)
+        outcomes = await asyncio.gather(
+            *(handle.get(timeout=5) for handle in load.handles), return_exceptions=True
+        )
+    # Nothing is sent to nowhere: each has its answer, or went down with the first broker.
+    for number, outcome in enumerate(outcomes):
+        assert outcome == number + 1 or (isinstance(outcome, Exception) and number < before + 20)
+    assert sum(not isinstance(outcome, Exception) for outcome in outcomes) > len(outcomes) / 2
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[RabbitMQ, RabbitMQ]]:
+    """A cluster of two nodes."""
+    with RabbitMQ() as first, RabbitMQ(cluster=first) as second:
+        second.join()
+        yield first, second
+
+
+async def test_when_a_node_of_a_cluster_is_killed_a_quorum_queue_loses_nothing(
+    callers: Callers, cluster: tuple[RabbitMQ, RabbitMQ]
+) -> None:
+    """Of two nodes both make the quorum: sends wait for the node, or are refused by the queue."""
+    first, second = cluster
+    queue = Queue("quorum", queue_arguments={"x-queue-type": "quorum"})
+    opened = callers(f"{first.url()};{second.url()}", send_timeout=60, conf=PATIENT)
+    async with Load(opened, "nothing", queue=queue, ignore_result=True) as load:
+        await asyncio.to_thread(first.kill)
+        await asyncio.sleep(2)
+        await asyncio.to_thread(first.start)
+        began = time.monotonic()
+        while True:
+            probe = opened[0].send_task("nothing", queue=queue, ignore_result=True)
+            with suppress(SendError):
+                await probe.sent()
+                break
+        print(f"recovered in {time.monotonic() - began:.1f} s")
+    confirmed, refused, unknown = {probe.id}, set(), set()
+    for handle in load.handles:
+        try:
+            await handle.sent()
+        except Refused:  # by basic.nack
+            refused.add(handle.id)
+        except Unconfirmed:  # the same, but it had been sent before
+            unknown.add(handle.id)
+        else:
+            confirmed.add(handle.id)
+    messages = await asyncio.to_thread(take, second.url(), "quorum")
+    there = {each.properties["correlation_id"] for each in messages}
+    assert confirmed <= there
+    assert not refused & there
+    assert len(confirmed) > 50  # those from before and after it at the least
+
+
+async def test_results_wait_for_the_node_that_holds_the_reply_queue(
+    callers: Callers, cluster: tuple[RabbitMQ, RabbitMQ]
+) -> None:
+    """A classic queue is down with its node, and can't be declared on another one meanwhile."""
+    first, second = cluster
+    opened = callers(f"{first.url()};{second.url()}", send_timeout=3, conf=PATIENT)
+    environment = {"BRIDGETASK_TEST_BROKER": second.url()}
+    worker = Worker("tests.tasks", environment=environment, name="second")
+    await asyncio.to_thread(worker.start)
+    try:
+        assert await asyncio.gather(
+            *(calls.send_task("tests.tasks.add", (1, 1)) for calls in opened)
+        ) == [2, 2]
+        await asyncio.to_thread(first.kill)
+        with pytest.raises(SendError):
+            await opened[0].send_task("tests.tasks.add", (1, 1)).sent()
+        await asyncio.to_thread(first.start)
+        deadline = time.monotonic() + 20
+        for calls in opened:
+            while True:
+                with suppress(SendError):
+                    assert await calls.send_task("tests.tasks.add", (2, 2)).get(timeout=10) == 4
+                    break
+                assert time.monotonic() < deadline
+    finally:
+        await asyncio.to_thread(worker.stop)

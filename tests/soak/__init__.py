@@ -1,0 +1,1 @@
+"""A long run under constant load and random faults, with an accounting: see ``scripts/soak``."""
