@@ -16,13 +16,13 @@ others. For Twisted, give it to ``TwistedCelery(InMemoryClient(app))``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .asyncio_impl.client import Client
 from .asyncio_impl.completion import Completion
 from .asyncio_impl.pending import PendingResults
-from .asyncio_impl.transports.base import Transports
+from .asyncio_impl.transports.base import ResultSource, Transports
 from .errors import SendError
 from .wire.inprocess import InProcessWorker, SentTask
 from .wire.message import OutgoingMessage
@@ -91,7 +91,7 @@ class _Memory:
         message: OutgoingMessage,
         delivery: Completion,
         deadline: float,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        results: ResultSource | None = None,
     ) -> None:
         """Take a message; see :class:`Sender`."""
         self._queued += 1
@@ -119,6 +119,11 @@ class _Memory:
         self._client.commands.append(name)
         if ticket is not None and self._on_reply is not None:
             self._on_reply(ticket, {"in-process": {"ok": "pong"}})
+
+    @property
+    def ready(self) -> bool:
+        """Always: results are delivered as they come about."""
+        return True
 
     async def connect(self) -> None:
         """Do nothing: there is nothing to connect to."""

@@ -135,7 +135,7 @@ class Session:
         :param receives: the ids of the tasks whose results may come once it is sent.
         """
         deadline = self.loop.time() + self._send_timeout
-        self._sender.send(message, delivery, deadline, self._start_results if receives else None)
+        self._sender.send(message, delivery, deadline, self._results if receives else None)
 
     def run(self, sending: Coroutine[Any, Any, None]) -> None:
         """Run what sends more messages, until the session is closed at the latest."""

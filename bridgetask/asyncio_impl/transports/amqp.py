@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from ...wire.wire import Wire
 from ..pending import PendingResults
@@ -17,11 +18,15 @@ __all__ = ["amqp_transports"]
 def amqp_transports(
     wire: Wire, pending: PendingResults, loop: asyncio.AbstractEventLoop
 ) -> Transports:
-    """Return what connects a session to RabbitMQ. Nothing connects before it is used."""
+    """Return what connects a session to RabbitMQ. Nothing connects before it is used.
+
+    ``BRIDGETASK_AMQP=plain`` in the environment makes messages go through aiormq's own methods.
+    """
     settings = wire.settings
-    reading = AmqpConnection(settings.read, "results")
+    plain = os.environ.get("BRIDGETASK_AMQP") == "plain"
+    reading = AmqpConnection(settings.read, "results", plain=plain)
     return Transports(
-        sender=AmqpSender(AmqpConnection(settings.write, "tasks"), loop),
+        sender=AmqpSender(AmqpConnection(settings.write, "tasks", plain=plain), loop),
         results=RpcResults(
             reading, wire.recorder.reply_to, settings.results.expires, wire.decoder, pending
         ),

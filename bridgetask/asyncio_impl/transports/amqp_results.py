@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import aiormq
-import aiormq.abc
 from aiormq import spec
 
 from ...errors import BridgetaskError, ResultUndecodable
@@ -24,6 +23,7 @@ from ...wire.control import ControlMailbox
 from ...wire.message import Declaration
 from ...wire.results import ResultDecoder
 from ..pending import PendingResults
+from .amqp_channel import Deliveries, OnMessage
 from .amqp_connection import AmqpConnection
 
 __all__ = ["AmqpControlChannel", "RpcResults"]
@@ -49,7 +49,7 @@ class _Consumer:
         connection: AmqpConnection,
         queue: str,
         declarations: tuple[Declaration, ...],
-        on_message: Callable[[aiormq.abc.DeliveredMessage], None],
+        on_message: OnMessage,
         *,
         wanted: Callable[[], bool],
     ) -> None:
@@ -60,30 +60,34 @@ class _Consumer:
         self._wanted = wanted
         self._starting = asyncio.Lock()
         self._channel: aiormq.Channel | None = None
+        self._deliveries: Deliveries | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._consumer_tag: str | None = None
-        self._unacknowledged: int | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    @property
+    def ready(self) -> bool:
+        """Whether the queue is consumed, as far as this side knows."""
+        return self._channel is not None and not self._channel.is_closed
+
     async def start(self) -> None:
         """Return once the queue is declared and consumed."""
-        if self._channel is not None and not self._channel.is_closed:
+        if self.ready:
             return
         async with self._starting:
-            if self._channel is not None and not self._channel.is_closed:
+            if self.ready:
                 return
             self._connection.forget_declarations()
             for declaration in self._declarations:
                 await self._connection.declare(declaration)
-            opened = await self._connection.channel(confirms=False)
-            channel = cast(aiormq.Channel, await opened.get_underlay_channel())
+            channel = await self._connection.channel(confirms=False)
+            self._deliveries = self._connection.deliveries(channel, self._on_message)
             async with self._connection.answering():
                 await channel.basic_qos(prefetch_count=_PREFETCH)
                 channel.on_consumer_cancel_callbacks.add(self._cancelled)
-                consuming = await channel.basic_consume(self._queue, self._deliver)
+                consuming = await channel.basic_consume(self._queue, self._deliveries.on_delivery)
             self._consumer_tag = consuming.consumer_tag
-            self._unacknowledged = None
             self._channel = channel
             channel.closing.add_done_callback(self._lost)
 
@@ -107,21 +111,6 @@ class _Consumer:
                 await channel.basic_cancel(self._consumer_tag)
                 await channel.queue_delete(self._queue)
 
-    async def _deliver(self, message: aiormq.abc.DeliveredMessage) -> None:
-        if self._unacknowledged is None:
-            asyncio.get_running_loop().call_soon(
-                self._acknowledge, cast(aiormq.Channel, message.channel)
-            )
-        self._unacknowledged = message.delivery_tag
-        self._on_message(message)
-
-    def _acknowledge(self, channel: aiormq.Channel) -> None:
-        """Acknowledge all that came in this turn of the loop with one frame."""
-        tag, self._unacknowledged = self._unacknowledged, None
-        if tag is None or channel is not self._channel or channel.is_closed:
-            return
-        self._in_background(channel.basic_ack(tag, multiple=True, wait=False))
-
     def _in_background(self, work: Any) -> None:
         """Do what may fail: that means a lost channel, after which everything comes again."""
         task = asyncio.get_running_loop().create_task(work)
@@ -133,6 +122,8 @@ class _Consumer:
         """Consume again: the broker ended it, because somebody deleted the queue."""
         logger.warning("The queue %s was deleted; declaring it again", self._queue)
         channel, self._channel = self._channel, None
+        if self._deliveries is not None:
+            self._deliveries.stop()
         if channel is not None:
             self._in_background(channel.close())
         self._recover()
@@ -209,6 +200,10 @@ class RpcResults:
             wanted=lambda: pending.unfinished > 0,
         )
 
+    @property
+    def ready(self) -> bool:
+        return self._consumer.ready
+
     async def start(self) -> None:
         await self._consumer.start()
 
@@ -221,15 +216,17 @@ class RpcResults:
         self._consumer.stop()
         self._connection.abort()
 
-    def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
-        properties = message.header.properties
+    def _on_message(
+        self,
+        body: bytes,
+        content_type: str | None,
+        content_encoding: str | None,
+        headers: Mapping[str, Any] | None,
+        correlation_id: str | None,
+    ) -> None:
         try:
             update = self._decoder.decode(
-                message.body,
-                properties.content_type,
-                properties.content_encoding,
-                properties.headers,
-                properties.correlation_id,
+                body, content_type, content_encoding, headers, correlation_id
             )
         except ResultUndecodable as error:
             self._pending.deliver_undecodable(error)
@@ -255,15 +252,16 @@ class AmqpControlChannel:
         self._on_reply = on_reply
         await self._consumer.start()
 
-    def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
-        properties = message.header.properties
+    def _on_message(
+        self,
+        body: bytes,
+        content_type: str | None,
+        content_encoding: str | None,
+        headers: Mapping[str, Any] | None,
+        correlation_id: str | None,
+    ) -> None:
         try:
-            reply = self._mailbox.reply(
-                message.body,
-                properties.content_type,
-                properties.content_encoding,
-                properties.headers,
-            )
+            reply = self._mailbox.reply(body, content_type, content_encoding, headers)
         except Exception as error:  # it may have been written by anybody
             logger.warning("Dropped a reply that can't be read: %s", error)
             return

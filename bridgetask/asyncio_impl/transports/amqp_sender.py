@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
-from collections.abc import Awaitable, Callable
+from bisect import insort
+from collections import deque
 from itertools import count
-from typing import Any, cast
-
-import aiormq
-from aiormq import spec
 
 from ...errors import (
     BridgetaskError,
@@ -25,62 +21,20 @@ from ...errors import (
 )
 from ...wire.message import Declaration, OutgoingMessage
 from ..completion import Completion
+from .amqp_channel import Publisher, Sending
 from .amqp_connection import AmqpConnection
-from .amqp_errors import ConnectionLost, translating
+from .amqp_deadlines import Deadlines
+from .amqp_errors import ConnectionLost
+from .base import ResultSource
 
 __all__ = ["AmqpSender"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 #: How many messages may be on their way without a confirm.
-_WINDOW = 128
-#: How many messages go out in one turn of the event loop. Each takes about 0.1 ms of it.
-_PER_TURN = 8
-#: Bytes from which on a message is flushed to the socket before the next one is written.
-_FLUSHED = 65_536
-#: Bytes from which on a message goes alone. RabbitMQ 4 refuses what is larger than 16 MiB, by
-#: closing the channel under everything that is on its way.
-_ALONE = 16 * 1024 * 1024
-
-
-class _Sending:
-    """A message on its way."""
-
-    __slots__ = (
-        "alone",
-        "delivery",
-        "expiry",
-        "last_error",
-        "message",
-        "number",
-        "prepare",
-        "retries",
-        "task",
-        "unanswered",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        message: OutgoingMessage,
-        delivery: Completion,
-        prepare: Callable[[], Awaitable[None]] | None,
-    ) -> None:
-        self.number = number
-        self.message = message
-        self.delivery = delivery
-        self.prepare = prepare
-        self.expiry: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None
-        #: How many times it left without an answer so far. Each may have reached the broker.
-        self.unanswered = 0
-        #: Whether it must be the only one on its way, so that a refusal is known to be its own.
-        self.alone = len(message.body) >= _ALONE
-        self.retries = 0
-        self.last_error: BridgetaskError | None = None
-
-    def __lt__(self, other: _Sending) -> bool:
-        return self.number < other.number
+_WINDOW = 512
+#: How many sets of declarations are remembered as made.
+_REMEMBERED = 1024
 
 
 class AmqpSender:
@@ -88,130 +42,187 @@ class AmqpSender:
 
     Messages go out in the order of :meth:`send`. One that is lost with its connection goes out
     again, before those that came after it, or its outcome is reported as unknown.
+
+    What can go at once goes in the next turn of the event loop, with all else that can. As soon as
+    one message must wait for something, such as a connection or a declaration, a task takes over
+    until nothing has to be waited for.
     """
 
     def __init__(self, connection: AmqpConnection, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._loop = loop
         self._numbers = count()
-        self._queue: list[_Sending] = []
-        self._attempted: _Sending | None = None  # neither queued nor on its way
-        self._in_flight: set[_Sending] = set()
-        self._window = asyncio.Semaphore(_WINDOW)
+        self._queue: deque[Sending] = deque()
+        self._in_flight: set[Sending] = set()
         self._settled = asyncio.Event()
+        self._deadlines = Deadlines(loop, self._expire)
+        self._turn: asyncio.Handle | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._channel: aiormq.Channel | None = None
+        self._publisher: Publisher | None = None
+        #: What is known to exist on the connection: tuples of declarations by their ids.
+        self._declared: dict[int, tuple[Declaration, ...]] = {}
         self._known_exchanges: set[str] = {""}
         self._closed = False
 
     @property
     def queued(self) -> int:
-        return sum(not each.delivery.done for each in self._unsettled())
-
-    def _unsettled(self) -> set[_Sending]:
-        attempted = () if self._attempted is None else (self._attempted,)
-        return {*self._queue, *self._in_flight, *attempted}
+        return sum(not each.delivery.done for each in (*self._queue, *self._in_flight))
 
     def send(
         self,
         message: OutgoingMessage,
         delivery: Completion,
         deadline: float,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        results: ResultSource | None = None,
     ) -> None:
         if message.timeout is not None:
             deadline = min(deadline, self._loop.time() + message.timeout)
-        sending = _Sending(next(self._numbers), message, delivery, prepare)
-        sending.expiry = self._loop.call_at(deadline, self._expire, sending)
-        self._enqueue(sending)
+        sending = Sending(next(self._numbers), message, delivery, deadline, results)
+        self._deadlines.add(sending)
+        self._queue.append(sending)
+        self._schedule()
 
     async def connect(self) -> None:
         await self._open_channel()
 
     async def drain(self) -> None:
         while self.queued:
-            self._settled.clear()
-            await self._settled.wait()
+            await self._something_settled()
 
     async def close(self) -> None:
         self._abandon()
-        tasks = self._cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
         await self._connection.close()
 
     def abort(self) -> None:
         self._abandon()
-        self._cancel()
+        if self._pump is not None:
+            self._pump.cancel()
         self._connection.abort()
 
-    def _cancel(self) -> list[asyncio.Task[None]]:
-        tasks = [self._pump, *(each.task for each in self._in_flight)]
-        running = [task for task in tasks if task is not None and not task.done()]
-        for task in running:
-            task.cancel()
-        return running
+    # Turns: what goes out at once.
 
-    # The pump: one task that takes messages from the queue while there are any.
+    def _schedule(self) -> None:
+        """See to it that the queue is looked at, unless that is about to happen."""
+        if self._turn is None and self._pump is None and not self._closed:
+            self._turn = self._loop.call_soon(self._send_at_once)
 
-    def _enqueue(self, sending: _Sending) -> None:
-        heapq.heappush(self._queue, sending)
-        if self._pump is None and not self._closed:
-            self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
+    def _send_at_once(self) -> None:
+        self._turn = None
+        publisher = self._publisher if not self._connection.is_blocked else None
+        left = publisher.per_turn if publisher is not None else 0
+        while self._queue:
+            sending = self._queue[0]
+            if sending.delivery.done:
+                self._queue.popleft()
+            elif publisher is None or not self._is_prepared(sending) or not sending.small:
+                self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
+                break
+            elif len(self._in_flight) >= _WINDOW:
+                break
+            elif not left:
+                self._schedule()
+                break
+            else:
+                left -= 1
+                self._publish(publisher, self._queue.popleft())
+        if publisher is not None:
+            publisher.flush()
+
+    def _is_prepared(self, sending: Sending) -> bool:
+        """Tell whether all that must precede a message has been done."""
+        message = sending.message
+        return (
+            self._publisher is not None
+            and not self._publisher.is_closed
+            and (sending.results is None or sending.results.ready)
+            and self._declared.get(id(message.declarations)) is message.declarations
+            and message.exchange in self._known_exchanges
+        )
+
+    def _publish(self, publisher: Publisher, sending: Sending) -> None:
+        sending.unanswered += 1
+        self._in_flight.add(sending)
+        try:
+            publisher.publish(sending)
+        except InvalidOption as error:
+            self._answered(sending, error)
+        except Exception as error:  # whatever it is, it may not take others with it
+            logger.exception("A message could not be sent")
+            self._answered(sending, NotSent(f"unexpected {error!r}"))
+
+    # The pump: a task that runs while messages have to wait.
 
     async def _run(self) -> None:
         try:
             while self._queue:
-                sending = heapq.heappop(self._queue)
+                sending = self._queue[0]
                 if sending.delivery.done:
-                    continue
-                self._attempted = sending
-                try:
-                    if sending.number % _PER_TURN == 0:
-                        await asyncio.sleep(0)
-                    await self._attempt(sending)
-                except Exception as error:  # whatever it is, it may not take others with it
-                    logger.exception("A message could not be sent")
-                    self._settle(sending, NotSent(f"unexpected {error!r}"))
-                finally:
-                    self._attempted = None
+                    self._queue.popleft()
+                elif (
+                    sending.small
+                    and not self._connection.is_blocked
+                    and self._is_prepared(sending)
+                ):
+                    break
+                elif await self._prepare(sending):
+                    await self._send_in_time(sending)
         finally:
-            self._pump = None  # in the same step that found the queue empty
+            self._pump = None
+            self._schedule()
 
-    async def _attempt(self, sending: _Sending) -> None:
-        """Bring one message on its way, or take note of why that failed."""
+    async def _prepare(self, sending: Sending) -> bool:
+        """Do all that must precede a message; return False where that failed."""
+        message = sending.message
         try:
-            if sending.prepare is not None:
-                await sending.prepare()
-            channel = await self._open_channel()
+            if sending.results is not None and not sending.results.ready:
+                await sending.results.start()
+            await self._open_channel()
             await self._connection.unblocked()
-            for declaration in sending.message.declarations:
+            for declaration in message.declarations:
                 await self._connection.declare(declaration)
-            await self._check_exchange(sending.message)
+            await self._check_exchange(message)
         except BrokerUnreachable as error:
-            # For now nobody can be served: put it back, with its place in the order.
-            heapq.heappush(self._queue, sending)
             await self._back_off(sending, error)
-            return
+            return False
         except BridgetaskError as error:
             self._settle(sending, error)
-            return
+            return False
         except (TypeError, ValueError) as error:
             self._settle(sending, InvalidOption("queue", f"can't be declared: {error}"))
-            return
-        if sending.alone or any(each.alone for each in self._in_flight):
-            await self._in_flight_settled()
-        await self._window.acquire()
-        if sending.delivery.done or channel.is_closed:
-            self._window.release()
-            if not sending.delivery.done:
-                heapq.heappush(self._queue, sending)
-            return
-        sending.unanswered += 1
-        self._in_flight.add(sending)
-        sending.task = self._loop.create_task(self._publish(channel, sending))
+            return False
+        except Exception as error:  # whatever it is, it may not take others with it
+            logger.exception("A message could not be sent")
+            self._settle(sending, NotSent(f"unexpected {error!r}"))
+            return False
+        if len(self._declared) >= _REMEMBERED:
+            self._declared.clear()
+        self._declared[id(message.declarations)] = message.declarations
+        return True
 
-    async def _back_off(self, failed: _Sending, error: BridgetaskError) -> None:
+    async def _send_in_time(self, sending: Sending) -> None:
+        """Send a message when its time has come, and wait until the socket has taken it."""
+        if sending.alone:
+            await self._in_flight_settled()
+        while len(self._in_flight) >= _WINDOW:
+            await self._something_settled()
+        publisher = self._publisher
+        if publisher is None or publisher.is_closed or self._queue[0] is not sending:
+            return
+        self._queue.popleft()
+        if sending.delivery.done:
+            return
+        self._publish(publisher, sending)
+        if sending.small:
+            publisher.flush()
+        else:
+            await publisher.drain()
+        if sending.alone:
+            await self._in_flight_settled()
+
+    async def _back_off(self, failed: Sending, error: BridgetaskError) -> None:
         """Count a failed attempt for all that wait, and wait before the next."""
         retries = failed.retries
         for sending in list(self._queue):
@@ -225,14 +236,13 @@ class AmqpSender:
             logger.warning("Can't send: %s. Trying again", error)
             await asyncio.sleep(policy.interval(retries))
 
-    async def _open_channel(self) -> aiormq.Channel:
-        """Return the channel to publish on. A new one is used only when the old one is settled."""
-        if self._channel is None or self._channel.is_closed or not self._connection.is_open:
+    async def _open_channel(self) -> None:
+        """Open a channel to publish on. It replaces an old one only when that is settled."""
+        if self._publisher is None or self._publisher.is_closed:
             await self._in_flight_settled()
-            channel = await self._connection.channel(confirms=True)
-            self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
+            self._declared.clear()
             self._known_exchanges = {""}
-        return self._channel
+            self._publisher = await self._connection.publisher(self._answered)
 
     async def _check_exchange(self, message: OutgoingMessage) -> None:
         """Make sure that an exchange that nobody declared exists.
@@ -254,37 +264,19 @@ class AmqpSender:
 
     # Messages on their way.
 
-    async def _publish(self, channel: aiormq.Channel, sending: _Sending) -> None:
-        message = sending.message
-        error: Exception | None = None
-        try:
-            with translating():
-                await channel.basic_publish(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    properties=_properties(message),
-                    mandatory=message.mandatory,
-                    wait=len(message.body) >= _FLUSHED,
-                )
-        except BridgetaskError as reason:
-            error = reason
-        except (TypeError, ValueError) as reason:
-            error = InvalidOption("headers", f"can't be encoded: {reason}")
-        except Exception as reason:
-            logger.exception("Publishing failed")
-            error = Unconfirmed(f"unexpected {reason!r}")
-        finally:
-            self._in_flight.discard(sending)
-            self._window.release()
-            self._settled.set()
+    def _answered(self, sending: Sending, error: BridgetaskError | None) -> None:
+        """Take note of what became of a message that was published."""
+        self._in_flight.discard(sending)
         if isinstance(error, (ConnectionLost, Unconfirmed)) or _closed_the_channel(error):
-            self._lost(sending, cast(BridgetaskError, error))
+            assert error is not None
+            self._lost(sending, error)
         else:
             sending.unanswered -= 1
             self._settle(sending, error)
+        if self._queue:
+            self._schedule()
 
-    def _lost(self, sending: _Sending, error: BridgetaskError) -> None:
+    def _lost(self, sending: Sending, error: BridgetaskError) -> None:
         """Decide what becomes of a message whose channel went away before its confirm."""
         sending.last_error = error
         policy = sending.message.retry
@@ -301,35 +293,44 @@ class AmqpSender:
                 sending.alone = True
             else:
                 sending.retries += 1
-            self._enqueue(sending)
+            self._put_back(sending)
 
-    def _expire(self, sending: _Sending) -> None:
+    def _put_back(self, sending: Sending) -> None:
+        """Let a message go again, in its place."""
+        if not self._queue or sending < self._queue[0]:
+            self._queue.appendleft(sending)
+        else:
+            insort(self._queue, sending)
+        self._settled.set()
+        self._schedule()
+
+    def _expire(self, sending: Sending) -> None:
         """Give up on a message whose deadline has passed."""
-        if sending.delivery.done:
-            return
+        if sending in self._in_flight:
+            assert self._publisher is not None
+            self._publisher.forget(sending)
+            self._in_flight.discard(sending)
+            self._schedule()
         if self._connection.is_blocked:
             why: BridgetaskError = SendTimeout("the broker is blocked: out of memory or disk space")
         else:
             why = sending.last_error or SendTimeout("the deadline passed before it could be sent")
         self._settle(sending, why)
-        if sending.task is not None:
-            sending.task.cancel()
 
-    def _settle(self, sending: _Sending, error: Exception | None) -> None:
+    def _settle(self, sending: Sending, error: BridgetaskError | None) -> None:
         """Tell whoever waits what became of the message, once."""
-        if sending.expiry is not None:
-            sending.expiry.cancel()
         self._settled.set()
-        if sending.delivery.done:
-            return  # a worker answered before the broker did, or in its place
-        if isinstance(error, SendError):
-            error = _about(sending.message, error, may_be_there=sending.unanswered > 0)
-        sending.delivery.complete(error)
+        if not sending.delivery.done:  # a worker may have answered before the broker did
+            if isinstance(error, SendError):
+                error = _about(sending.message, error, may_be_there=sending.unanswered > 0)
+            sending.delivery.complete(error)
+        self._deadlines.tidy()
 
     def _abandon(self) -> None:
         self._closed = True
-        for sending in self._unsettled():
-            reason = (
+        self._deadlines.cancel()
+        for sending in [*self._queue, *self._in_flight]:
+            reason: BridgetaskError = (
                 Unconfirmed("the client was closed before the broker confirmed")
                 if sending.unanswered
                 else ClientClosed("the client was closed before the message was sent")
@@ -337,20 +338,17 @@ class AmqpSender:
             self._settle(sending, reason)
         self._queue.clear()
 
+    async def _something_settled(self) -> None:
+        self._settled.clear()
+        await self._settled.wait()
+
     async def _in_flight_settled(self) -> None:
-        tasks = [each.task for each in self._in_flight if each.task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        while self._in_flight:
+            await self._something_settled()
 
 
 def _closed_the_channel(error: Exception | None) -> bool:
     return isinstance(error, Refused) and error.code is not None
-
-
-def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
-    properties: dict[str, Any] = dict(message.properties)
-    properties["message_type"] = properties.pop("type", None)
-    return spec.Basic.Properties(**properties)
 
 
 def _about(message: OutgoingMessage, error: SendError, *, may_be_there: bool) -> SendError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,14 +24,15 @@ class Sender(Protocol):
         message: OutgoingMessage,
         delivery: Completion,
         deadline: float,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        results: ResultSource | None = None,
     ) -> None:
         """Take a message at once, to be sent as soon as that can be done.
 
         :param delivery: completed when the broker has the message, or failed with a
             :class:`bridgetask.errors.SendError`.
         :param deadline: the loop's time by which it must have been settled.
-        :param prepare: awaited before the message goes; what it raises counts as a failed attempt.
+        :param results: started before the message goes, unless it is ready; what starting it
+            raises counts as a failed attempt.
         """
 
     async def connect(self) -> None:
@@ -49,6 +50,10 @@ class Sender(Protocol):
 
 class ResultSource(Protocol):
     """Delivers what workers report to the pending results."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`start` has nothing to do."""
 
     async def start(self) -> None:
         """Return once results of tasks that are sent from now on can't be missed."""
