@@ -21,7 +21,7 @@ from ..settings import RetryPolicy
 from .appview import app_view, task_view
 from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large_group
 from .message import Declaration, OutgoingMessage
-from .options import check_call, naming_the_option
+from .options import check_call, raise_naming_the_option
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -41,6 +41,9 @@ _PROPERTIES = (
     "app_id",
     "cluster_id",
 )
+
+#: How many retry policies are remembered.
+_REMEMBERED = 128
 
 
 def is_task(candidate: object) -> bool:
@@ -126,15 +129,13 @@ class Recorder:
         :raises InvalidOption: naming what can't be used.
         :raises Exception: whatever else Celery raises for a member that can't be sent.
         """
-        messages: list[OutgoingMessage] = []
-        with self._recording_to(messages), naming_the_option(call.options):
+        with _Recording(self._recording, call.options) as messages:
             results = list(islice(call.rest or (), members))
         return results, messages
 
     def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
         """Return the messages that ``publish`` sends through the producer it is given."""
-        messages: list[OutgoingMessage] = []
-        with self._recording_to(messages):
+        with _Recording(self._recording, {}) as messages:
             publish(self._producer)
         return messages
 
@@ -154,22 +155,13 @@ class Recorder:
             return bool(said)
         name = headers.get("task") or getattr(result, "task_name", None) or call.name
         task = self.app._tasks.get(name)
-        return bool(task.ignore_result if task else self.app.conf.task_ignore_result)
-
-    @contextmanager
-    def _recording_to(self, messages: list[OutgoingMessage]) -> Iterator[None]:
-        token = self._recording.set(messages)
-        try:
-            yield
-        finally:
-            self._recording.reset(token)
+        return bool(task.ignore_result if task else self._view.conf.task_ignore_result)
 
     def _record(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> RecordedCall:
         check_call(args[-2], args[-1], options)
-        messages: list[OutgoingMessage] = []
-        with self._recording_to(messages), naming_the_option(options):
+        with _Recording(self._recording, options) as messages:
             result = call(*args, **options)
         if result is None:
             raise InvalidOption("task", f"is an empty {name}: there is nothing to call")
@@ -247,12 +239,38 @@ class Recorder:
         self._recording.get().append(message)
 
 
+class _Recording:
+    """Keeps what the producer publishes inside, and names the option that Celery fails by.
+
+    :raises InvalidOption: the error inside is due to one of ``options``.
+    """
+
+    __slots__ = ("_messages", "_options", "_recording", "_token")
+
+    def __init__(
+        self, recording: ContextVar[list[OutgoingMessage]], options: Mapping[str, Any]
+    ) -> None:
+        self._recording = recording
+        self._options = options
+        self._messages: list[OutgoingMessage] = []
+
+    def __enter__(self) -> list[OutgoingMessage]:
+        self._token = self._recording.set(self._messages)
+        return self._messages
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._recording.reset(self._token)
+        if isinstance(error, Exception):
+            raise_naming_the_option(error, self._options)
+
+
 class _RecordingProducer(Producer):
     """kombu's producer, publishing into the recorder. All encoding is kombu's own."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
+        self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
         super().__init__(cast(Any, None), auto_declare=False)
         self._channel = _RecordingChannel()
 
@@ -266,12 +284,25 @@ class _RecordingProducer(Producer):
         retry = options.pop("retry", False)
         policy = options.pop("retry_policy", None) or {}
         options.pop("mandatory", None)
-        times = [options.pop(name, None) for name in ("timeout", "confirm_timeout")]
+        timeout, confirm_timeout = options.pop("timeout", None), options.pop("confirm_timeout", None)
         message = cast(OutgoingMessage, super().publish(body, **options))
         message.declarations = self._declarations(declare or ())
-        message.retry = RetryPolicy.from_mapping(policy) if retry else None
-        message.timeout = min((each for each in times if each is not None), default=None)
+        message.retry = self._retry_policy(policy) if retry else None
+        message.timeout = _sooner(timeout, confirm_timeout)
         self._recorder.add(message)
+
+    def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:
+        """Return the same policy for the same mapping: it is always the configured one."""
+        key = tuple(policy.items())
+        try:
+            known = self._retry_policies.get(key)
+        except TypeError:  # there is something in it that can't be hashed
+            return RetryPolicy.from_mapping(policy)
+        if known is None:
+            if len(self._retry_policies) >= _REMEMBERED:
+                self._retry_policies.clear()
+            known = self._retry_policies[key] = RetryPolicy.from_mapping(policy)
+        return known
 
     def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
         found: tuple[Declaration, ...] = ()
@@ -282,6 +313,12 @@ class _RecordingProducer(Producer):
                 self._declared[entity] = entity, declarations
             found += declarations
         return found
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
 
 
 def declarations_of(entity: Any) -> tuple[Declaration, ...]:
