@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from ..errors import ResultTimeout, ResultUnavailable, SendError
+from ..errors import ResultTimeout, ResultUnavailable
 from ..wire.results import TaskUpdate
 from .completion import Completion
 from .pending import Outcome, Updates
@@ -108,14 +108,10 @@ class AsyncResult(TaskState, Generic[R]):
             parent in a chain raised, as in Celery.
         """
         try:
-            async with asyncio.timeout(timeout) as scope:
+            if timeout is None:
                 await self._wait()
-        except TimeoutError:
-            if not scope.expired():  # it is the task's own
-                raise
-            raise ResultTimeout(
-                f"task {self.id} gave no result within {timeout} s", task_id=self.id
-            ) from None
+            else:
+                await self._wait_for(timeout)
         except asyncio.CancelledError:
             self._abandoned()
             raise
@@ -212,19 +208,25 @@ class AsyncResult(TaskState, Generic[R]):
 
     # Within.
 
-    async def _wait(self) -> None:
+    def _wait(self) -> Awaitable[None]:
+        """Return what is to be awaited before :meth:`_value` can be had."""
         if self.ignored:
-            await self.sent()
-            return
+            return self.sent()
         if not self._outcome.completion.done:
             self._check_result_can_come()
             self._session.check_loop()
+        return self._outcome.wait()
+
+    async def _wait_for(self, timeout: float) -> None:
         try:
-            await self._outcome.wait()
-        except SendError:
-            if self._delivery is not None:
-                self._delivery.raised = True
-            raise
+            async with asyncio.timeout(timeout) as scope:
+                await self._wait()
+        except TimeoutError:
+            if not scope.expired():  # it is the task's own
+                raise
+            raise ResultTimeout(
+                f"task {self.id} gave no result within {timeout} s", task_id=self.id
+            ) from None
 
     @property
     def _settled(self) -> bool:

@@ -284,7 +284,10 @@ class _RecordingProducer(Producer):
         retry = options.pop("retry", False)
         policy = options.pop("retry_policy", None) or {}
         options.pop("mandatory", None)
-        timeout, confirm_timeout = options.pop("timeout", None), options.pop("confirm_timeout", None)
+        timeout, confirm_timeout = (
+            options.pop("timeout", None),
+            options.pop("confirm_timeout", None),
+        )
         message = cast(OutgoingMessage, super().publish(body, **options))
         message.declarations = self._declarations(declare or ())
         message.retry = self._retry_policy(policy) if retry else None

@@ -46,11 +46,13 @@ class ConfigurationView(MutableMapping[str, Any]):
                         return value
         return getattr(conf, name)
 
-    def _names_of(self, conf: Any, name: str) -> tuple[str, ...]:
+    @staticmethod
+    def _names_of(conf: Any, name: str) -> tuple[str, ...]:
         """Return the names that a setting may have, or none where it has to be computed."""
+        layers: Any = vars(conf).get("maps", ())
         if type(conf) is not Settings or hasattr(Settings, name) or name in vars(conf):
             return ()
-        if not all(isinstance(layer, dict) for layer in conf.maps):
+        if not all(type(layer) is dict for layer in layers):
             return ()
         return tuple(dict.fromkeys(conf._key(each) for each in conf._to_keys(name)))
 
@@ -91,11 +93,11 @@ def plain_repr(value: Any) -> str | None:
             if (text := _plain(each)) is None:
                 return None
             shown.append(text)
-        inner = ", ".join(shown)
-        if kind is list:
-            whole = f"[{inner}]"
+        whole = ", ".join(shown)
+        if kind is tuple:
+            whole = f"({whole},)" if len(shown) == 1 else f"({whole})"
         else:
-            whole = f"({inner},)" if len(shown) == 1 else f"({inner})"
+            whole = f"[{whole}]"
     else:
         return None
     return whole if len(whole) < SHORT else None
