@@ -136,23 +136,27 @@ class AmqpConnection:
         channel = await self.channel(confirms=True)
         if self._plain:
             return PlainPublisher(channel, on_settled)
-        return DirectPublisher(channel, *self._streams(), on_settled)
+        return DirectPublisher(channel, *self._streams(channel), on_settled)
 
     def deliveries(self, channel: aiormq.Channel, on_message: OnMessage) -> Deliveries:
         """Return what receives messages on a channel of this connection."""
         if self._plain:
             return PlainDeliveries(channel, on_message)
-        return DirectDeliveries(channel, *self._streams(), on_message)
+        return DirectDeliveries(channel, *self._streams(channel), on_message)
 
-    def _streams(self) -> tuple[FrameReader, asyncio.StreamWriter]:
-        """Return what the connection reads and writes by.
+    def _streams(self, channel: aiormq.Channel) -> tuple[FrameReader, asyncio.StreamWriter]:
+        """Return what the connection of a channel reads and writes by.
 
-        :raises ConnectionLost: it is gone.
+        :raises ConnectionLost: that is not the connection any more.
         """
-        streams = self._connection.streams if self._connection is not None else None
-        if streams is None:
+        connection = self._connection
+        if (
+            connection is None
+            or connection.transport is None
+            or connection.transport.connection is not channel.connection
+        ):
             raise ConnectionLost("the connection was closed")
-        return streams
+        return connection.streams
 
     async def declare(self, declaration: Declaration) -> None:
         """Declare a queue, an exchange or a binding once a connection.
@@ -314,12 +318,12 @@ class _Connection(aio_pika.Connection):
         return None
 
     @property
-    def streams(self) -> tuple[FrameReader, asyncio.StreamWriter] | None:
+    def streams(self) -> tuple[FrameReader, asyncio.StreamWriter]:
         """What aiormq reads from and writes to, once it is connected."""
-        sockets = self._sockets
-        if sockets.reader is None or sockets.writer is None:
-            return None
-        return sockets.reader, sockets.writer
+        reader, writer = self._sockets.reader, self._sockets.writer
+        assert reader is not None
+        assert writer is not None
+        return reader, writer
 
     def abort(self) -> None:
         self._sockets.abort()

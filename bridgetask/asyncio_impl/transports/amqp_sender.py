@@ -162,9 +162,7 @@ class AmqpSender:
                 if sending.delivery.done:
                     self._queue.popleft()
                 elif (
-                    sending.small
-                    and not self._connection.is_blocked
-                    and self._is_prepared(sending)
+                    sending.small and not self._connection.is_blocked and self._is_prepared(sending)
                 ):
                     break
                 elif await self._prepare(sending):

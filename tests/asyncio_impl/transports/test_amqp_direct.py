@@ -55,7 +55,7 @@ def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 async def test_aiormq_reads_and_writes_by_the_streams_that_it_is_given(
     connection: AmqpConnection,
 ) -> None:
-    reader, writer = connection._streams()
+    reader, writer = connection._connection.streams  # type: ignore[union-attr]
     fed: list[bytes] = []
     written: list[bytes] = []
     feed, write = reader._feed_aiormq, writer.transport.write
@@ -114,7 +114,7 @@ async def test_aiormq_tells_when_the_connection_under_a_channel_is_lost(
 
 
 async def test_aiormq_takes_a_heartbeat_at_any_time(connection: AmqpConnection) -> None:
-    reader, _ = connection._streams()
+    reader, _ = connection._connection.streams  # type: ignore[union-attr]
     channel = await connection.channel(confirms=False)
     for _ in range(3):
         reader._feed_aiormq(HEARTBEAT)
@@ -290,7 +290,7 @@ async def test_a_confirm_of_nothing_is_logged(
     await lonely_client.send_task("nothing", queue="confirms").sent()
     sender: Any = lonely_client._session._sender  # type: ignore[union-attr]
     ack = Method.ACK.to_bytes(4, "big") + (99).to_bytes(8, "big") + b"\0"
-    reader, _ = sender._connection._streams()
+    reader, _ = sender._connection._connection.streams
     reader.feed_data(frame(METHOD, sender._publisher._number, ack))
     assert any("confirmed 99" in line for line in collected_logs())
     await lonely_client.send_task("nothing", queue="confirms").sent()
