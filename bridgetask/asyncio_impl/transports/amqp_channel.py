@@ -68,17 +68,18 @@ class Sending:
         deadline: float,
         results: ResultSource | None,
     ) -> None:
-        self.number = number
-        self.message = message
-        self.delivery = delivery
-        self.deadline = deadline
+        self.number: int = number
+        self.message: OutgoingMessage = message
+        self.delivery: Completion = delivery
+        #: The loop's time by which it must have been settled.
+        self.deadline: float = deadline
         #: What must be ready before it goes.
-        self.results = results
+        self.results: ResultSource | None = results
         #: How many times it left without an answer so far. Each may have reached the broker.
-        self.unanswered = 0
+        self.unanswered: int = 0
         #: Whether it must be the only one on its way, so that a refusal is known to be its own.
-        self.alone = len(message.body) >= _ALONE
-        self.retries = 0
+        self.alone: bool = len(message.body) >= _ALONE
+        self.retries: int = 0
         self.last_error: BridgetaskError | None = None
 
     @property
@@ -142,7 +143,7 @@ class Deliveries(Protocol):
 class PlainPublisher:
     """Publishes by aiormq's ``basic_publish``."""
 
-    per_turn = 8  # each takes about 0.1 ms
+    per_turn: int = 8  # each takes about 0.1 ms
 
     def __init__(self, channel: aiormq.Channel, on_settled: OnSettled) -> None:
         self._channel = channel
