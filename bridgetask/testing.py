@@ -18,13 +18,13 @@ others. It answers to commands, too; events are what :meth:`InMemoryClient.send_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .asyncio_impl.client import Client
 from .asyncio_impl.completion import Completion
 from .asyncio_impl.pending import PendingResults
-from .asyncio_impl.transports.base import EventListener, ReplyListener, Transports
+from .asyncio_impl.transports.base import EventListener, Receiver, ReplyListener, Transports
 from .errors import SendError
 from .wire.control import Purge
 from .wire.events import EventCapture
@@ -85,10 +85,14 @@ class InMemoryClient(Client):
         session._sender.send(message, Completion(), session.loop.time())
 
     def _connect_in_memory(
-        self, wire: Wire, pending: PendingResults, loop: asyncio.AbstractEventLoop
+        self,
+        wire: Wire,
+        pending: PendingResults,
+        replies: ReplyListener,
+        loop: asyncio.AbstractEventLoop,
     ) -> Transports:
         worker = InProcessWorker(wire, self._results, self._replies)
-        memory = _Memory(self, worker, pending, loop)
+        memory = _Memory(self, worker, pending, replies, loop)
         return Transports(sender=memory, results=memory, control=memory)
 
 
@@ -103,6 +107,7 @@ class _Memory:
         client: InMemoryClient,
         worker: InProcessWorker,
         pending: PendingResults,
+        replies: ReplyListener,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._client = client
@@ -110,7 +115,7 @@ class _Memory:
         self._pending = pending
         self._loop = loop
         self._queued = 0
-        self._reply_listener: ReplyListener | None = None
+        self._replies = replies
         self._captures: list[_MemoryCapture] = []
 
     @property
@@ -122,22 +127,14 @@ class _Memory:
         message: OutgoingMessage,
         delivery: Completion,
         deadline: float,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         """Take a message; see :class:`Sender`."""
         self._queued += 1
-        # Tasks take their first steps in the order in which they were made, and these have one.
-        self._loop.create_task(self._deliver(message, delivery, prepare))
+        self._loop.call_soon(self._deliver, message, delivery)
 
-    async def _deliver(
-        self,
-        message: OutgoingMessage,
-        delivery: Completion,
-        prepare: Callable[[], Awaitable[None]] | None,
-    ) -> None:
+    def _deliver(self, message: OutgoingMessage, delivery: Completion) -> None:
         self._queued -= 1
-        if prepare is not None:
-            await prepare()
         if self._client.send_error is not None:
             delivery.complete(self._client.send_error)
             return
@@ -153,11 +150,15 @@ class _Memory:
             name, replies = obeyed
             self._client.commands.append(name)
             for ticket, reply in replies:
-                if self._reply_listener is not None:
-                    self._reply_listener.deliver(ticket, reply)
+                self._replies.deliver(ticket, reply)
         else:
             for capture in self._captures:
                 capture.take(message)
+
+    @property
+    def ready(self) -> bool:
+        """Always: results are delivered as they come about."""
+        return True
 
     async def connect(self) -> None:
         """Do nothing: there is nothing to connect to."""
@@ -172,9 +173,6 @@ class _Memory:
 
     async def prepare(self) -> None:
         """Do nothing, either."""
-
-    async def listen(self, listener: ReplyListener) -> None:
-        self._reply_listener = listener
 
     def subscribe(self, capture: EventCapture, listener: EventListener) -> _MemoryCapture:
         return _MemoryCapture(capture, listener, self._captures)

@@ -50,6 +50,25 @@ class Completion:
         else:
             self._callbacks.append(callback)
 
+    def enter(self) -> asyncio.Future[None]:
+        """Return a future that is done once this is. To be followed by :meth:`leave`."""
+        waiter = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        return waiter
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """Take note that nobody waits for what :meth:`enter` returned any more."""
+        assert self._waiters is not None
+        self._waiters.remove(waiter)
+
+    def check(self) -> None:
+        """Raise the error that this failed with, if it did."""
+        if self.error is not None:
+            self.raised = True
+            raise self.error
+
     async def wait(self) -> None:
         """Return once this is done.
 
@@ -58,14 +77,9 @@ class Completion:
         :raises BaseException: the error that this failed with.
         """
         if not self.done:
-            waiter = asyncio.get_running_loop().create_future()
-            if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
+            waiter = self.enter()
             try:
                 await waiter
             finally:
-                self._waiters.remove(waiter)
-        if self.error is not None:
-            self.raised = True
-            raise self.error
+                self.leave(waiter)
+        self.check()

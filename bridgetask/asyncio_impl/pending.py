@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -37,11 +37,11 @@ class Outcome:
         "task_id",
     )
 
-    def __init__(self, task_id: str, held: Counter[Outcome]) -> None:
+    def __init__(self, task_id: str, held: dict[Outcome, int]) -> None:
         self.task_id: str = task_id
         self._held = held
         #: The latest updates, oldest first.
-        self.history: deque[TaskUpdate] | None = None
+        self.history: list[TaskUpdate] | None = None
         #: The result. Its error is the reason why there is none, not the task's own.
         self.completion: Completion = Completion()
         #: Whether the broker has the task's message; None for a task sent elsewhere.
@@ -68,15 +68,24 @@ class Outcome:
 
         :raises BridgetaskError: the reason why there is none.
         """
-        # asyncio does not hold the tasks it runs. Without this, one that waits and that nobody
-        # holds, as in a dropped Deferred with callbacks, would be collected with what it waits for.
-        self._held[self] += 1
-        try:
-            await (completion or self.completion).wait()
-        finally:
-            self._held[self] -= 1
-            if not self._held[self]:
-                del self._held[self]
+        awaited = completion or self.completion
+        if not awaited.done:
+            waiter = awaited.enter()
+            # asyncio does not hold the tasks it runs. Without this, one that waits and that nobody
+            # holds, as in a dropped Deferred with callbacks, would be collected with what it waits
+            # for.
+            self._held[self] = self._held.get(self, 0) + 1
+            try:
+                await waiter
+            finally:
+                awaited.leave(waiter)
+                self._held[self] -= 1
+                if not self._held[self]:
+                    del self._held[self]
+        if awaited.error is not None:
+            if self.delivery is not None and self.delivery.error is awaited.error:
+                self.delivery.raised = True
+            awaited.check()
 
     def apply(self, update: TaskUpdate) -> None:
         """Take an update. Whatever follows a final one is a repetition, and ignored."""
@@ -86,8 +95,10 @@ class Outcome:
         if self.completion.done and not isinstance(error, (BackendError, Unconfirmed)):
             return  # settled here: forgotten, revoked, or closed
         if self.history is None:
-            self.history = deque(maxlen=_HISTORY)
-        self.history.append(update)
+            self.history = [update]
+        else:
+            self.history.append(update)
+            del self.history[:-_HISTORY]
         if self.delivery is not None and (not self.delivery.done or self.delivery.error):
             self.delivery.complete()  # a worker has it, whatever became of the confirm
         for subscriber in self._subscribers or ():
@@ -165,7 +176,7 @@ class PendingResults:
     def __init__(self) -> None:
         self._outcomes: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
         #: How many wait for an outcome. This holds it, and with it those who wait.
-        self._held: Counter[Outcome] = Counter()
+        self._held: dict[Outcome, int] = {}
         #: Whether linked tasks may report. Up to Celery 5.5 they do not say who called them.
         self.expects_links: bool = False
         #: Updates of tasks that other tasks called, and that nobody has asked for yet.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from ..errors import ResultTimeout, ResultUnavailable, SendError
@@ -111,14 +111,10 @@ class AsyncResult(TaskState, Generic[R]):
         if timeout is not None and timeout <= 0 and self._session.store is not None:
             await self.refresh()
         try:
-            async with asyncio.timeout(timeout) as scope:
+            if timeout is None:
                 await self._wait()
-        except TimeoutError:
-            if not scope.expired():  # it is the task's own
-                raise
-            raise ResultTimeout(
-                f"task {self.id} gave no result within {timeout} s", task_id=self.id
-            ) from None
+            else:
+                await self._wait_for(timeout)
         except asyncio.CancelledError:
             self._abandoned()
             raise
@@ -258,13 +254,16 @@ class AsyncResult(TaskState, Generic[R]):
 
     # Within.
 
-    async def _wait(self) -> None:
+    def _wait(self) -> Awaitable[None]:
+        """Return what is to be awaited before :meth:`_value` can be had."""
         if self.ignored:
-            await self.sent()
-            return
+            return self.sent()
         if not self._outcome.completion.done:
             self._check_result_can_come()
             self._session.check_loop()
+        return self._outcome.wait() if self._session.store is None else self._wait_stored()
+
+    async def _wait_stored(self) -> None:
         try:
             await self._session.watch(self._outcome)
             await self._outcome.wait()
@@ -272,6 +271,17 @@ class AsyncResult(TaskState, Generic[R]):
             if self._delivery is not None:
                 self._delivery.raised = True
             raise
+
+    async def _wait_for(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                await self._wait()
+        except TimeoutError:
+            if not scope.expired():  # it is the task's own
+                raise
+            raise ResultTimeout(
+                f"task {self.id} gave no result within {timeout} s", task_id=self.id
+            ) from None
 
     @property
     def _settled(self) -> bool:

@@ -9,7 +9,6 @@ import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 
 from ..errors import (
@@ -42,7 +41,7 @@ __all__ = ["Connect", "Session"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 #: Makes the transports of a session.
-Connect = Callable[[Wire, PendingResults, asyncio.AbstractEventLoop], Transports]
+Connect = Callable[[Wire, PendingResults, PendingReplies, asyncio.AbstractEventLoop], Transports]
 
 #: Seconds that disconnecting may take when the event loop ends under an open client.
 _AT_LOOP_END = 1.0
@@ -88,7 +87,7 @@ class Session:
         self.closed: bool = False
         self._wire = wire
         self._send_timeout = send_timeout
-        transports = connect(wire, self.pending, loop)
+        transports = connect(wire, self.pending, self.replies, loop)
         self._sender: Sender = transports.sender
         self._results: ResultSource = transports.results
         self._control: ControlChannel = transports.control
@@ -181,23 +180,8 @@ class Session:
 
         :param receives: whether results may come once it is sent, of tasks that are expected.
         """
-        prepare: Callable[[], Coroutine[Any, Any, None]] | None = None
-        if message.requires:
-            prepare = partial(self._prepare, message, receives=receives)
-        elif receives:
-            prepare = self._results.prepare
-        self._sender.send(message, delivery, self.loop.time() + self._send_timeout, prepare)
-
-    async def _prepare(self, message: OutgoingMessage, *, receives: bool) -> None:
-        """Return once a message may go: no result can be missed, and all that it needs is stored.
-
-        :raises BackendError: not now.
-        """
-        if receives:
-            await self._results.prepare()
-        if message.requires and self.store is not None:
-            await self.store.write(message.requires)
-            message.requires = ()  # a message that goes again must not undo what followed it
+        deadline = self.loop.time() + self._send_timeout
+        self._sender.send(message, delivery, deadline, self._results if receives else None)
 
     async def watch(self, outcome: Outcome) -> None:
         """Return once a result that is stored by now is delivered, and a later one will be.
@@ -233,11 +217,8 @@ class Session:
         """
         delivery = Completion()
         deadline = self.loop.time() + self._send_timeout
-        self._sender.send(message, delivery, deadline, self._listen if replies else None)
+        self._sender.send(message, delivery, deadline, self._control if replies else None)
         await delivery.wait()
-
-    async def _listen(self) -> None:
-        await self._control.listen(self.replies)
 
     async def purge(self, purge: Purge) -> int:
         """Empty a queue; return how many messages were in it.

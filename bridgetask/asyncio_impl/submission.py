@@ -78,12 +78,13 @@ class Submission:
         self._deliveries.clear()
         for message in messages:
             task_id = message.task_id
-            delivery = Completion()
-            if task_id is not None:
-                name = message.properties["headers"].get("task", self._call.name)
-                delivery = Delivery(f"{name}[{task_id}]", message.on_published)
-                self._messages[task_id] = message
-                self._deliveries[task_id] = delivery
+            if task_id is None:
+                self._outgoing.append((message, Completion()))
+                continue
+            name = message.properties["headers"].get("task", self._call.name)
+            delivery = Delivery(f"{name}[{task_id}]", message.on_published)
+            self._messages[task_id] = message
+            self._deliveries[task_id] = delivery
             self._outgoing.append((message, delivery))
 
     def _flush(self) -> None:
@@ -92,7 +93,8 @@ class Submission:
         self._session.expect(to_receive)
         for message, delivery in outgoing:
             self._session.send(message, delivery, receives=bool(to_receive))
-            self._under_way.append(delivery)
+            if self._call.rest is not None:
+                self._under_way.append(delivery)
 
     async def _send_rest(self) -> None:
         try:

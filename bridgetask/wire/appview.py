@@ -8,15 +8,18 @@ producer, the result backend, and the address that results are sent to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from functools import partial
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from celery import signals
+from celery.app.amqp import AMQP
 
 from .backend import recording_backend
 from .canvas import SentGroup, SentResult
+from .shortcuts import SHORT, ConfigurationView, plain_repr
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -42,15 +45,19 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
             """Leave ``Celery.__init__`` out: all that it sets is answered for by the app."""
 
         def __getattribute__(self, name: str) -> Any:
-            if name in seams:
+            try:
                 return seams[name]
+            except KeyError:
+                pass
             if name in _RUN_ON_VIEW:
                 return MethodType(getattr(app_class, name), self)
             return getattr(app, name)
 
     view = View()
     backend = recording_backend(app, view, recorder, backend_kind)
+    conf: Any = ConfigurationView(app)
     seams.update(
+        conf=conf,
         backend=backend,
         producer_or_acquire=recorder.producer_or_acquire,
         producer_pool=_unconnected_pool(app),
@@ -58,7 +65,7 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
         oid=recorder.reply_to,
         AsyncResult=SentResult,
         GroupResult=SentGroup,
-        amqp=_AmqpView(app, recorder),
+        amqp=_AmqpView(app, view, recorder),
         tasks=_TasksView(app, view),
         _task_views=WeakKeyDictionary(),
     )
@@ -103,19 +110,47 @@ class _TasksView(Mapping[str, Any]):
 class _AmqpView:
     """``app.amqp`` whose task sender leaves to us what must wait until a message is published."""
 
-    def __init__(self, app: Celery, recorder: Recorder) -> None:
+    def __init__(self, app: Celery, view: Celery, recorder: Recorder) -> None:
         self._amqp = app.amqp
+        self._view = view
         self._recorder = recorder
+        self._router: Any = None
         self._event_dispatcher = _TaskSentEvents(app, recorder)
         self.send_task_message = self._create_task_sender()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._amqp, name)
 
-    def create_task_message(self, *args: Any, **kwargs: Any) -> Any:
-        message = self._amqp.create_task_message(*args, **kwargs)
+    @property
+    def router(self) -> Any:
+        """The app's router, which reads the configuration from the view."""
+        router = self._amqp.router
+        if self._router is None or self._router[0] is not router:
+            ours = copy(router)
+            ours.app = self._view
+            self._router = router, ours
+        return self._router[1]
+
+    def create_task_message(
+        self, task_id: str, name: str, args: Any, kwargs: Any, *more: Any, **options: Any
+    ) -> Any:
+        create: Any = self._amqp.create_task_message
+        if self._shows_arguments_as_celery_does(create):
+            for option, value in (("argsrepr", args or ()), ("kwargsrepr", kwargs or {})):
+                if options.get(option) is None:
+                    options[option] = plain_repr(value)
+        message = create(task_id, name, args, kwargs, *more, **options)
         self._recorder.address_callbacks(message.body)
         return message
+
+    def _shows_arguments_as_celery_does(self, create: Any) -> bool:
+        """Tell whether ``argsrepr`` and ``kwargsrepr`` will be what ``saferepr`` makes of them."""
+        levels = self._view.conf.task_repr_maxlevels
+        return (
+            getattr(create, "__func__", None) is AMQP.as_task_v2
+            and min(self._amqp.argsrepr_maxsize, self._amqp.kwargsrepr_maxsize) >= SHORT
+            and (levels is None or levels > 0)
+        )
 
     def _create_task_sender(self) -> Any:
         """Run ``AMQP._create_task_sender`` with its ``signals`` replaced.

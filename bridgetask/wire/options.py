@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from celery.exceptions import QueueNotFound
@@ -16,7 +15,7 @@ from kombu.serialization import registry
 from ..errors import InvalidOption
 from ..settings import RetryPolicy
 
-__all__ = ["check_call", "naming_the_option"]
+__all__ = ["check_call", "raise_naming_the_option"]
 
 #: Options of Celery's that hand over a blocking connection, or expect Celery's result class.
 _NOT_HERE = {
@@ -124,19 +123,18 @@ _CHECKS = {
 }
 
 
-@contextmanager
-def naming_the_option(options: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what Celery and kombu raise for bad input into :class:`InvalidOption`."""
-    try:
-        yield
-    except QueueNotFound as error:
+def raise_naming_the_option(error: Exception, options: Mapping[str, Any]) -> None:
+    """Raise what Celery and kombu raise for bad input as :class:`InvalidOption`.
+
+    Returns where it is something else.
+    """
+    if isinstance(error, QueueNotFound):
         raise InvalidOption("queue", str(error.args[0])) from error
-    except SerializerNotInstalled as error:  # from a setting; the option was checked before
+    if isinstance(error, SerializerNotInstalled):  # from a setting; the option was checked before
         raise InvalidOption("task_serializer", str(error)) from error
-    except EncodeError as error:
+    if isinstance(error, EncodeError):
         raise InvalidOption("args, kwargs", f"can't be serialised: {error}") from error
-    except (AttributeError, OverflowError, ValueError) as error:
+    if isinstance(error, (AttributeError, OverflowError, ValueError)):
         named = next((name for name in ("countdown", "expires", "eta") if options.get(name)), None)
-        if named is None or isinstance(error, InvalidOption):
-            raise
-        raise InvalidOption(named, str(error)) from error
+        if named is not None and not isinstance(error, InvalidOption):
+            raise InvalidOption(named, str(error)) from error

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import islice
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from celery import Task
 from celery.canvas import Signature
@@ -22,7 +22,7 @@ from .appview import app_view, task_view
 from .backend import StoreWrite
 from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large_group
 from .message import Declaration, OutgoingMessage
-from .options import check_call, naming_the_option
+from .options import check_call, raise_naming_the_option
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -43,6 +43,9 @@ _PROPERTIES = (
     "cluster_id",
 )
 
+#: How many retry policies are remembered.
+_REMEMBERED = 128
+
 
 def is_task(candidate: object) -> bool:
     """Tell whether this is a Celery task. One that is not made yet, by a lazy app, is left so."""
@@ -52,15 +55,6 @@ def is_task(candidate: object) -> bool:
 def is_signature(candidate: object) -> bool:
     """Tell whether this is a signature of a Celery task."""
     return isinstance(candidate, Signature)
-
-
-@dataclass(slots=True)
-class _Recording:
-    """What Celery's code sends and stores while it runs, in order."""
-
-    messages: list[OutgoingMessage] = field(default_factory=list)
-    #: What was to be stored since the last message.
-    writes: list[StoreWrite] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -138,19 +132,19 @@ class Recorder:
         :raises InvalidOption: naming what can't be used.
         :raises Exception: whatever else Celery raises for a member that can't be sent.
         """
-        with self._record_all() as recording, naming_the_option(call.options):
+        with _Recording(self._recording, call.options) as recording:
             results = list(islice(call.rest or (), members))
         return results, recording.messages
 
     def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
         """Return the messages that ``publish`` sends through the producer it is given."""
-        with self._record_all() as recording:
+        with _Recording(self._recording) as recording:
             publish(self._producer)
         return recording.messages
 
     def record_writes(self, write: Callable[[Any], object]) -> tuple[StoreWrite, ...]:
         """Return what ``write`` stores with the backend that it is given."""
-        with self._record_all() as recording:
+        with _Recording(self._recording) as recording:
             write(self.backend)
         return tuple(recording.writes)
 
@@ -170,24 +164,13 @@ class Recorder:
             return bool(said)
         name = headers.get("task") or getattr(result, "task_name", None) or call.name
         task = self.app._tasks.get(name)
-        return bool(task.ignore_result if task else self.app.conf.task_ignore_result)
-
-    @contextmanager
-    def _record_all(self) -> Iterator[_Recording]:
-        recording = _Recording()
-        token = self._recording.set(recording)
-        try:
-            yield recording
-        finally:
-            self._recording.reset(token)
-        if recording.messages:  # what Celery stores last goes before the last message
-            recording.messages[-1].requires += tuple(recording.writes)
+        return bool(task.ignore_result if task else self._view.conf.task_ignore_result)
 
     def _record(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> RecordedCall:
         check_call(args[-2], args[-1], options)
-        with self._record_all() as recording, naming_the_option(options):
+        with _Recording(self._recording, options) as recording:
             result = call(*args, **options)
         if result is None:
             raise InvalidOption("task", f"is an empty {name}: there is nothing to call")
@@ -263,13 +246,44 @@ class Recorder:
         """Keep a message that the producer published."""
         recording = self._recording.get()
         message.mandatory = self._mandatory.get()
-        message.requires = tuple(recording.writes)
-        recording.writes.clear()
+        if recording.writes:
+            message.requires = tuple(recording.writes)
+            recording.writes.clear()
         recording.messages.append(message)
 
     def add_write(self, write: StoreWrite) -> None:
         """Keep what the backend stored: before the message that is recorded next."""
         self._recording.get().writes.append(write)
+
+
+class _Recording:
+    """Keeps what Celery's code sends and stores inside.
+
+    :param options: those of a call.
+    :raises InvalidOption: the error inside is due to one of them.
+    """
+
+    __slots__ = ("_current", "_options", "_token", "messages", "writes")
+
+    def __init__(
+        self, current: ContextVar[_Recording], options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.messages: list[OutgoingMessage] = []
+        #: What was to be stored since the last message.
+        self.writes: list[StoreWrite] = []
+        self._current = current
+        self._options = options
+
+    def __enter__(self) -> Self:
+        self._token = self._current.set(self)
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._current.reset(self._token)
+        if isinstance(error, Exception) and self._options is not None:
+            raise_naming_the_option(error, self._options)
+        if self.messages and self.writes:  # what is stored last goes before the last message
+            self.messages[-1].requires += tuple(self.writes)
 
 
 class _RecordingProducer(Producer):
@@ -278,6 +292,7 @@ class _RecordingProducer(Producer):
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
+        self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
         super().__init__(cast(Any, None), auto_declare=False)
         self._channel = _RecordingChannel()
 
@@ -291,12 +306,28 @@ class _RecordingProducer(Producer):
         retry = options.pop("retry", False)
         policy = options.pop("retry_policy", None) or {}
         options.pop("mandatory", None)
-        times = [options.pop(name, None) for name in ("timeout", "confirm_timeout")]
+        timeout, confirm_timeout = (
+            options.pop("timeout", None),
+            options.pop("confirm_timeout", None),
+        )
         message = cast(OutgoingMessage, super().publish(body, **options))
         message.declarations = self._declarations(declare or ())
-        message.retry = RetryPolicy.from_mapping(policy) if retry else None
-        message.timeout = min((each for each in times if each is not None), default=None)
+        message.retry = self._retry_policy(policy) if retry else None
+        message.timeout = _sooner(timeout, confirm_timeout)
         self._recorder.add(message)
+
+    def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:
+        """Return the same policy for the same mapping: it is always the configured one."""
+        key = tuple(policy.items())
+        try:
+            known = self._retry_policies.get(key)
+        except TypeError:  # there is something in it that can't be hashed
+            return RetryPolicy.from_mapping(policy)
+        if known is None:
+            if len(self._retry_policies) >= _REMEMBERED:
+                self._retry_policies.clear()
+            known = self._retry_policies[key] = RetryPolicy.from_mapping(policy)
+        return known
 
     def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
         found: tuple[Declaration, ...] = ()
@@ -307,6 +338,12 @@ class _RecordingProducer(Producer):
                 self._declared[entity] = entity, declarations
             found += declarations
         return found
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
 
 
 def declarations_of(entity: Any) -> tuple[Declaration, ...]:

@@ -12,8 +12,10 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import aio_pika
+import aiormq
 import aiormq.abc
 import aiormq.exceptions
 import pamqp.commands
@@ -24,7 +26,16 @@ from yarl import URL
 from ...errors import BridgetaskError, BrokerUnreachable, Refused
 from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
-from .amqp_errors import translating
+from .amqp_channel import (
+    Deliveries,
+    OnMessage,
+    OnSettled,
+    PlainDeliveries,
+    PlainPublisher,
+    Publisher,
+)
+from .amqp_direct import DirectDeliveries, DirectPublisher, FrameReader
+from .amqp_errors import ConnectionLost, translating
 from .amqp_socket import SocketFactory
 
 __all__ = ["AmqpConnection"]
@@ -37,16 +48,18 @@ class AmqpConnection:
 
     :param settings: the brokers to try, and in which order.
     :param purpose: shown as part of the connection's name in RabbitMQ's management.
+    :param plain: whether messages shall go through aiormq's own methods.
     """
 
-    def __init__(self, settings: BrokerSettings, purpose: str) -> None:
+    def __init__(self, settings: BrokerSettings, purpose: str, *, plain: bool = False) -> None:
         self._settings = settings
+        self._plain = plain
         self._name = f"bridgetask {purpose} {socket.gethostname()}:{os.getpid()}"
         self._servers = settings.cycle()
         self._server = next(self._servers)
         self._connection: _Connection | None = None
         self._opening = asyncio.Lock()
-        self._declaring: aio_pika.abc.AbstractChannel | None = None
+        self._declaring: aiormq.Channel | None = None
         self._declared: set[Declaration] = set()
 
     @property
@@ -109,14 +122,41 @@ class AmqpConnection:
         for self._server in untried:
             yield self._server
 
-    async def channel(self, *, confirms: bool) -> aio_pika.abc.AbstractChannel:
+    async def channel(self, *, confirms: bool) -> aiormq.Channel:
         """Open a channel, connecting first where that is needed."""
         await self.open()
         assert self._connection is not None
         channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         async with self.answering():
             await channel.initialize()
-        return channel
+            return cast(aiormq.Channel, await channel.get_underlay_channel())
+
+    async def publisher(self, on_settled: OnSettled) -> Publisher:
+        """Open a channel to publish on, connecting first where that is needed."""
+        channel = await self.channel(confirms=True)
+        if self._plain:
+            return PlainPublisher(channel, on_settled)
+        return DirectPublisher(channel, *self._streams(channel), on_settled)
+
+    def deliveries(self, channel: aiormq.Channel, on_message: OnMessage) -> Deliveries:
+        """Return what receives messages on a channel of this connection."""
+        if self._plain:
+            return PlainDeliveries(channel, on_message)
+        return DirectDeliveries(channel, *self._streams(channel), on_message)
+
+    def _streams(self, channel: aiormq.Channel) -> tuple[FrameReader, asyncio.StreamWriter]:
+        """Return what the connection of a channel reads and writes by.
+
+        :raises ConnectionLost: that is not the connection any more.
+        """
+        connection = self._connection
+        if (
+            connection is None
+            or connection.transport is None
+            or connection.transport.connection is not channel.connection
+        ):
+            raise ConnectionLost("the connection was closed")
+        return connection.streams
 
     async def declare(self, declaration: Declaration) -> None:
         """Declare a queue, an exchange or a binding once a connection.
@@ -130,8 +170,7 @@ class AmqpConnection:
         if self._declaring is None or self._declaring.is_closed:
             self._declaring = await self.channel(confirms=False)
         async with self.answering():
-            channel = await self._declaring.get_underlay_channel()
-            await _declare(channel, declaration)
+            await _declare(self._declaring, declaration)
         self._declared.add(declaration)
 
     @asynccontextmanager
@@ -277,6 +316,14 @@ class _Connection(aio_pika.Connection):
             if isinstance(frame, pamqp.commands.Connection.Close):
                 return aiormq.exceptions.ConnectionClosed(frame.reply_code, frame.reply_text)
         return None
+
+    @property
+    def streams(self) -> tuple[FrameReader, asyncio.StreamWriter]:
+        """What aiormq reads from and writes to, once it is connected."""
+        reader, writer = self._sockets.reader, self._sockets.writer
+        assert reader is not None
+        assert writer is not None
+        return reader, writer
 
     def abort(self) -> None:
         self._sockets.abort()

@@ -11,14 +11,14 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import aiormq
-import aiormq.abc
 from aiormq import spec
 
 from ...errors import BridgetaskError
 from ...wire.message import Declaration
+from .amqp_channel import Deliveries, OnMessage
 from .amqp_connection import AmqpConnection
 from .amqp_errors import ConnectionLost
 
@@ -47,7 +47,7 @@ class AmqpConsumer:
         connection: AmqpConnection,
         queue: str,
         declarations: tuple[Declaration, ...],
-        on_message: Callable[[aiormq.abc.DeliveredMessage], None],
+        on_message: OnMessage,
         *,
         prefetch: int = 1000,
         wanted: Callable[[], bool],
@@ -66,7 +66,7 @@ class AmqpConsumer:
         self._channel: aiormq.Channel | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._consumer_tag: str | None = None
-        self._unacknowledged: int | None = None
+        self._deliveries: Deliveries | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -76,7 +76,7 @@ class AmqpConsumer:
         Cancelling it leaves that under way: where an operation is cancelled, aiormq closes the
         channel under all others that use it.
         """
-        if self._consuming:
+        if self.consuming:
             return
         if self._starting is None or self._starting.done():
             self._starting = asyncio.get_running_loop().create_task(
@@ -86,7 +86,8 @@ class AmqpConsumer:
         await asyncio.shield(self._starting)
 
     @property
-    def _consuming(self) -> bool:
+    def consuming(self) -> bool:
+        """Whether the queue is consumed, as far as this side knows."""
         return self._channel is not None and not self._channel.is_closed
 
     async def _begin(self) -> None:
@@ -102,14 +103,13 @@ class AmqpConsumer:
         self._connection.forget_declarations()
         for declaration in self._declarations:
             await self._connection.declare(declaration)
-        opened = await self._connection.channel(confirms=False)
-        channel = cast(aiormq.Channel, await opened.get_underlay_channel())
+        channel = await self._connection.channel(confirms=False)
+        self._deliveries = self._connection.deliveries(channel, self._on_message)
         async with self._connection.answering():
             await channel.basic_qos(prefetch_count=self._prefetch)
             channel.on_consumer_cancel_callbacks.add(self._cancelled)
-            consuming = await channel.basic_consume(self._queue, self._deliver)
+            consuming = await channel.basic_consume(self._queue, self._deliveries.on_delivery)
         self._consumer_tag = consuming.consumer_tag
-        self._unacknowledged = None
         self._channel = channel
         channel.closing.add_done_callback(partial(self._lost, channel))
         if not self._closed:
@@ -140,21 +140,6 @@ class AmqpConsumer:
                 await channel.queue_delete(self._queue)
                 await channel.close()
 
-    async def _deliver(self, message: aiormq.abc.DeliveredMessage) -> None:
-        if self._unacknowledged is None:
-            asyncio.get_running_loop().call_soon(
-                self._acknowledge, cast(aiormq.Channel, message.channel)
-            )
-        self._unacknowledged = message.delivery_tag
-        self._on_message(message)
-
-    def _acknowledge(self, channel: aiormq.Channel) -> None:
-        """Acknowledge all that came in this turn of the loop with one frame."""
-        tag, self._unacknowledged = self._unacknowledged, None
-        if tag is None or channel is not self._channel or channel.is_closed:
-            return
-        self._in_background(channel.basic_ack(tag, multiple=True, wait=False))
-
     def _in_background(self, work: Any) -> None:
         """Do what may fail: that means a lost channel, after which everything comes again."""
         task = asyncio.get_running_loop().create_task(work)
@@ -166,6 +151,8 @@ class AmqpConsumer:
         """Consume again: the broker ended it, because somebody deleted the queue."""
         logger.warning("The queue %s was deleted; declaring it again", self._queue)
         channel, self._channel = self._channel, None
+        if self._deliveries is not None:
+            self._deliveries.stop()
         if channel is not None:
             self._in_background(channel.close())
         self._interrupted()

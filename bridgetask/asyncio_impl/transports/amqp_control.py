@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import cast
-
-import aiormq
-import aiormq.abc
+from collections.abc import Mapping
+from typing import Any
 
 from ...wire.control import ControlMailbox, Purge
 from ...wire.events import EventCapture
@@ -33,32 +31,37 @@ class AmqpControlChannel:
     #: RabbitMQ does not tell how many queues are bound to an exchange.
     workers: int | None = None
 
-    def __init__(self, connection: AmqpConnection, mailbox: ControlMailbox) -> None:
+    def __init__(
+        self, connection: AmqpConnection, mailbox: ControlMailbox, replies: ReplyListener
+    ) -> None:
         self._connection = connection
         self._mailbox = mailbox
-        self._listener: ReplyListener | None = None
+        self._replies = replies
         self._consumer = AmqpConsumer(
             connection,
             mailbox.reply_queue,
             mailbox.reply_declarations,
             self._on_message,
             wanted=lambda: False,  # a command waits for seconds at most, and starts it itself
-            on_interrupted=self._interrupted,
+            on_interrupted=replies.interrupted,
         )
 
-    async def listen(self, listener: ReplyListener) -> None:
-        self._listener = listener
+    @property
+    def ready(self) -> bool:
+        return self._consumer.consuming
+
+    async def prepare(self) -> None:
         await self._consumer.start()
 
     def subscribe(self, capture: EventCapture, listener: EventListener) -> AmqpConsumer:
-        def on_message(message: aiormq.abc.DeliveredMessage) -> None:
-            properties = message.header.properties
-            for event in capture.read(
-                message.body,
-                properties.content_type,
-                properties.content_encoding,
-                properties.headers,
-            ):
+        def on_message(
+            body: bytes,
+            content_type: str | None,
+            content_encoding: str | None,
+            headers: Mapping[str, Any] | None,
+            correlation_id: str | None,
+        ) -> None:
+            for event in capture.read(body, content_type, content_encoding, headers):
                 listener.push(event)
 
         return AmqpConsumer(
@@ -79,8 +82,7 @@ class AmqpControlChannel:
     async def _purge(self, purge: Purge) -> int:
         for declaration in purge.declarations:
             await self._connection.declare(declaration)
-        opened = await self._connection.channel(confirms=False)
-        channel = cast(aiormq.Channel, await opened.get_underlay_channel())
+        channel = await self._connection.channel(confirms=False)
         async with self._connection.answering():
             purged = await channel.queue_purge(purge.queue)
             await channel.close()
@@ -94,21 +96,18 @@ class AmqpControlChannel:
         self._consumer.abort()
         self._connection.abort()
 
-    def _interrupted(self) -> None:
-        if self._listener is not None:
-            self._listener.interrupted()
-
-    def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
-        properties = message.header.properties
+    def _on_message(
+        self,
+        body: bytes,
+        content_type: str | None,
+        content_encoding: str | None,
+        headers: Mapping[str, Any] | None,
+        correlation_id: str | None,
+    ) -> None:
         try:
-            reply = self._mailbox.reply(
-                message.body,
-                properties.content_type,
-                properties.content_encoding,
-                properties.headers,
-            )
+            reply = self._mailbox.reply(body, content_type, content_encoding, headers)
         except Exception as error:  # it may have been written by anybody
             logger.warning("Dropped a reply that can't be read: %s", error)
             return
-        if reply is not None and self._listener is not None:
-            self._listener.deliver(*reply)
+        if reply is not None:
+            self._replies.deliver(*reply)

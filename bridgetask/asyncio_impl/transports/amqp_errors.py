@@ -20,7 +20,7 @@ from ...errors import (
 )
 from ...wire.message import OutgoingMessage
 
-__all__ = ["ConnectionLost", "about", "translating"]
+__all__ = ["ConnectionLost", "about", "nacked", "not_routable", "translated", "translating"]
 
 #: Reply codes with which RabbitMQ turns a login or a virtual host down.
 _LOGIN_REFUSED = {403, 530}
@@ -49,9 +49,9 @@ class translating:  # noqa: N801
             return
         if isinstance(error, asyncio.CancelledError) and _cancelling() > self._cancelling:
             return
-        translated = _translate(error, self._context)
-        if translated is not None:
-            raise translated from error
+        ours = _translate(error, self._context)
+        if ours is not None:
+            raise ours from error
 
 
 def _cancelling() -> int:
@@ -59,16 +59,34 @@ def _cancelling() -> int:
     return task.cancelling() if task is not None else 0
 
 
+def translated(error: BaseException | None) -> BridgetaskError:
+    """Return bridgetask's error for what a channel was closed with, if anything."""
+    ours = _translate(error, "") if error is not None else None
+    if ours is None:
+        return ConnectionLost(str(error or "closed"))
+    ours.__cause__ = error
+    return ours
+
+
+def not_routable(reason: str, exchange: str, routing_key: str) -> NotRoutable:
+    """Return the error for a ``basic.return``."""
+    return NotRoutable(
+        f"{reason}: no queue is bound for routing key {routing_key!r} of exchange {exchange!r}"
+    )
+
+
+def nacked() -> Refused:
+    """Return the error for a ``basic.nack``."""
+    return Refused("the broker did not accept the message (basic.nack)")
+
+
 def _translate(error: BaseException, context: str) -> BridgetaskError | None:
     prefix = f"{context}: " if context else ""
     if isinstance(error, aiormq.exceptions.PublishError):
         frame: Any = error.frame
-        return NotRoutable(
-            f"{prefix}{frame.reply_text}: no queue is bound for routing key "
-            f"{frame.routing_key!r} of exchange {frame.exchange!r}"
-        )
+        return not_routable(frame.reply_text, frame.exchange, frame.routing_key)
     if isinstance(error, aiormq.exceptions.DeliveryError):
-        return Refused(f"{prefix}the broker did not accept the message (basic.nack)")
+        return nacked()
     code = _reply_code(error)
     text = _reply_text(error)
     if isinstance(error, aiormq.exceptions.ProbableAuthenticationError) or (

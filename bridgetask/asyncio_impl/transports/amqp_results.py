@@ -7,9 +7,8 @@ that comes twice is harmless.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import aiormq.abc
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ...errors import ResultUndecodable
 from ...wire.message import Declaration
@@ -61,6 +60,10 @@ class RpcResults:
     def expect(self, task_ids: Sequence[str]) -> None:
         """Do nothing: the queue is the same for all tasks."""
 
+    @property
+    def ready(self) -> bool:
+        return self._consumer.consuming
+
     async def prepare(self) -> None:
         await self._consumer.start()
 
@@ -71,15 +74,17 @@ class RpcResults:
     def abort(self) -> None:
         self._consumer.abort()
 
-    def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
-        properties = message.header.properties
+    def _on_message(
+        self,
+        body: bytes,
+        content_type: str | None,
+        content_encoding: str | None,
+        headers: Mapping[str, Any] | None,
+        correlation_id: str | None,
+    ) -> None:
         try:
             update = self._decoder.decode(
-                message.body,
-                properties.content_type,
-                properties.content_encoding,
-                properties.headers,
-                properties.correlation_id,
+                body, content_type, content_encoding, headers, correlation_id
             )
         except ResultUndecodable as error:
             self._pending.deliver_undecodable(error)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
-from collections.abc import Awaitable, Callable
+from bisect import insort
+from collections import deque
 from itertools import count
 from typing import cast
-
-import aiormq
 
 from ...errors import (
     BackendError,
@@ -27,20 +25,18 @@ from ...errors import (
 from ...retry import RetryPolicy
 from ...wire.message import Declaration, OutgoingMessage
 from ..completion import Completion
+from .amqp_channel import Publisher, Sending
 from .amqp_connection import AmqpConnection
-from .amqp_errors import ConnectionLost, about, translating
-from .amqp_sending import Sending, amqp_properties
+from .amqp_deadlines import Deadlines
+from .amqp_errors import ConnectionLost, about
+from .base import Receiver, ResultStore
 
 __all__ = ["AmqpSender"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How many messages go out in one turn of the event loop. Each takes about 0.1 ms of it.
-_PER_TURN = 8
-#: Seconds after which who still hangs on a closed channel is not told of it any more.
-_UNTOLD = 0.2
-#: Bytes from which on a message is flushed to the socket before the next one is written.
-_FLUSHED = 65_536
+#: How many sets of declarations are remembered as made.
+_REMEMBERED = 1024
 
 
 class AmqpSender:
@@ -49,24 +45,40 @@ class AmqpSender:
     Messages go out in the order of :meth:`send`. One that is lost with its connection goes out
     again, before those that came after it, or its outcome is reported as unknown.
 
+    What can go at once goes in the next turn of the event loop, with all else that can. As soon as
+    one message must wait for something, such as a connection or a declaration, a task takes over
+    until nothing has to be waited for.
+
+    :param store: where what a message requires is written before it goes, if anything does.
     :param max_in_flight: how many messages may be on their way without a confirm.
     """
 
     def __init__(
-        self, connection: AmqpConnection, loop: asyncio.AbstractEventLoop, *, max_in_flight: int
+        self,
+        connection: AmqpConnection,
+        store: ResultStore | None,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_in_flight: int,
     ) -> None:
         self._connection = connection
+        self._store = store
         self._loop = loop
+        self._max_in_flight = max_in_flight
         self._numbers = count()
-        self._queue: list[Sending] = []
-        self._attempted: Sending | None = None  # neither queued nor on its way
+        self._queue: deque[Sending] = deque()
         self._in_flight: set[Sending] = set()
-        self._window = asyncio.Semaphore(max_in_flight)
-        self._settled = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
         #: Messages that wait for the result backend to come back.
         self._aside: set[Sending] = set()
-        self._channel: aiormq.Channel | None = None
+        #: What was prepared last, and the last message that it was prepared for.
+        self._prepared: tuple[Receiver | None, int] = None, -1
+        self._settled = asyncio.Event()
+        self._deadlines = Deadlines(loop, self._expire)
+        self._turn: asyncio.Handle | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._publisher: Publisher | None = None
+        #: What is known to exist on the connection: tuples of declarations by their ids.
+        self._declared: dict[int, tuple[Declaration, ...]] = {}
         self._known_exchanges: set[str] = {""}
         self._closed = False
 
@@ -74,112 +86,181 @@ class AmqpSender:
     def queued(self) -> int:
         return sum(not each.delivery.done for each in self._unsettled())
 
-    def _unsettled(self) -> set[Sending]:
-        attempted = () if self._attempted is None else (self._attempted,)
-        return {*self._queue, *self._aside, *self._in_flight, *attempted}
+    def _unsettled(self) -> list[Sending]:
+        return [*self._queue, *self._aside, *self._in_flight]
 
     def send(
         self,
         message: OutgoingMessage,
         delivery: Completion,
         deadline: float,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         if message.timeout is not None:
             deadline = min(deadline, self._loop.time() + message.timeout)
-        sending = Sending(next(self._numbers), message, delivery, prepare)
-        sending.expiry = self._loop.call_at(deadline, self._expire, sending)
-        self._enqueue(sending)
+        sending = Sending(next(self._numbers), message, delivery, deadline, receiver)
+        self._deadlines.add(sending)
+        self._queue.append(sending)
+        self._schedule()
 
     async def connect(self) -> None:
         await self._open_channel()
 
     async def drain(self) -> None:
         while self.queued:
-            self._settled.clear()
-            await self._settled.wait()
+            await self._something_settled()
 
     async def close(self) -> None:
         self._abandon()
-        tasks = self._cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
         await self._connection.close()
 
     def abort(self) -> None:
         self._abandon()
-        self._cancel()
+        if self._pump is not None:
+            self._pump.cancel()
         self._connection.abort()
 
-    def _cancel(self) -> list[asyncio.Task[None]]:
-        tasks = [self._pump, *(each.task for each in self._in_flight)]
-        running = [task for task in tasks if task is not None and not task.done()]
-        for task in running:
-            task.cancel()
-        return running
+    # Turns: what goes out at once.
 
-    # The pump: one task that takes messages from the queue while there are any.
+    def _schedule(self) -> None:
+        """See to it that the queue is looked at, unless that is about to happen."""
+        if self._turn is None and self._pump is None and not self._closed:
+            self._turn = self._loop.call_soon(self._send_at_once)
 
-    def _enqueue(self, sending: Sending) -> None:
-        heapq.heappush(self._queue, sending)
-        if self._pump is None and not self._closed:
-            self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
+    def _send_at_once(self) -> None:
+        self._turn = None
+        publisher = self._publisher if not self._connection.is_blocked else None
+        left = publisher.per_turn if publisher is not None else 0
+        while self._queue:
+            sending = self._queue[0]
+            if sending.delivery.done:
+                self._queue.popleft()
+            elif publisher is None or not self._is_prepared(sending) or not sending.small:
+                self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
+                break
+            elif len(self._in_flight) >= self._max_in_flight:
+                break
+            elif not left:
+                self._schedule()
+                break
+            else:
+                left -= 1
+                self._publish(publisher, self._queue.popleft())
+        if publisher is not None:
+            publisher.flush()
+
+    def _is_prepared(self, sending: Sending) -> bool:
+        """Tell whether all that must precede a message has been done."""
+        message = sending.message
+        return (
+            self._publisher is not None
+            and not self._publisher.is_closed
+            and not message.requires
+            and self._can_be_answered(sending)
+            and self._declared.get(id(message.declarations)) is message.declarations
+            and message.exchange in self._known_exchanges
+        )
+
+    def _can_be_answered(self, sending: Sending) -> bool:
+        receiver = sending.receiver
+        if receiver is None or receiver.ready:
+            return True
+        prepared, newest = self._prepared
+        return receiver is prepared and sending.number <= newest
+
+    def _publish(self, publisher: Publisher, sending: Sending) -> None:
+        sending.unanswered += 1
+        self._in_flight.add(sending)
+        try:
+            publisher.publish(sending)
+        except InvalidOption as error:
+            self._answered(sending, error)
+        except Exception as error:  # whatever it is, it may not take others with it
+            logger.exception("A message could not be sent")
+            self._answered(sending, NotSent(f"unexpected {error!r}"))
+
+    # The pump: a task that runs while messages have to wait.
 
     async def _run(self) -> None:
         try:
             while self._queue:
-                sending = heapq.heappop(self._queue)
+                sending = self._queue[0]
                 if sending.delivery.done:
-                    continue
-                self._attempted = sending
-                try:
-                    if sending.number % _PER_TURN == 0:
-                        await asyncio.sleep(0)
-                    await self._attempt(sending)
-                except Exception as error:  # whatever it is, it may not take others with it
-                    logger.exception("A message could not be sent")
-                    self._settle(sending, NotSent(f"unexpected {error!r}"))
-                finally:
-                    self._attempted = None
+                    self._queue.popleft()
+                elif (
+                    sending.small and not self._connection.is_blocked and self._is_prepared(sending)
+                ):
+                    break
+                elif await self._prepare(sending):
+                    await self._send_in_time(sending)
         finally:
-            self._pump = None  # in the same step that found the queue empty
+            self._pump = None
+            self._schedule()
 
-    async def _attempt(self, sending: Sending) -> None:
-        """Bring one message on its way, or take note of why that failed."""
+    async def _prepare(self, sending: Sending) -> bool:
+        """Do all that must precede a message; return False where that failed."""
+        message = sending.message
         try:
-            if sending.prepare is not None:
-                await sending.prepare()
-            channel = await self._open_channel()
+            await self._prepare_receiver(sending)
+            await self._open_channel()
             await self._connection.unblocked()
-            for declaration in sending.message.declarations:
+            for declaration in message.declarations:
                 await self._connection.declare(declaration)
-            await self._check_exchange(sending.message)
+            await self._check_exchange(message)
         except BrokerUnreachable as error:
-            # For now nobody can be served: put it back, with its place in the order.
-            heapq.heappush(self._queue, sending)
             await self._back_off(sending, error)
-            return
+            return False
         except BackendUnreachable as error:
-            heapq.heappush(self._queue, sending)
-            self._put_aside(error)
-            return
+            self._put_aside(sending, error)
+            return False
         except BridgetaskError as error:
             self._settle(sending, error)
-            return
+            return False
         except (TypeError, ValueError) as error:
             self._settle(sending, InvalidOption("queue", f"can't be declared: {error}"))
-            return
-        if sending.alone or any(each.alone for each in self._in_flight):
+            return False
+        except Exception as error:  # whatever it is, it may not take others with it
+            logger.exception("A message could not be sent")
+            self._settle(sending, NotSent(f"unexpected {error!r}"))
+            return False
+        if len(self._declared) >= _REMEMBERED:
+            self._declared.clear()
+        self._declared[id(message.declarations)] = message.declarations
+        return True
+
+    async def _prepare_receiver(self, sending: Sending) -> None:
+        """Return when no answer can be missed, and all that the message requires is stored."""
+        if sending.receiver is not None and not self._can_be_answered(sending):
+            newest = self._queue[-1].number
+            await sending.receiver.prepare()
+            self._prepared = sending.receiver, newest
+        message = sending.message
+        if message.requires and self._store is not None:
+            await self._store.write(message.requires)
+            message.requires = ()  # a message that goes again must not undo what followed it
+
+    async def _send_in_time(self, sending: Sending) -> None:
+        """Send a message when its time has come, and wait until the socket has taken it."""
+        if sending.alone:
             await self._in_flight_settled()
-        await self._window.acquire()
-        if sending.delivery.done or channel.is_closed:
-            self._window.release()
-            if not sending.delivery.done:
-                heapq.heappush(self._queue, sending)
+        while len(self._in_flight) >= self._max_in_flight:
+            await self._something_settled()
+        publisher = self._publisher
+        if publisher is None or publisher.is_closed or self._queue[0] is not sending:
             return
-        sending.unanswered += 1
-        self._in_flight.add(sending)
-        sending.task = self._loop.create_task(self._publish(channel, sending))
+        self._queue.popleft()
+        if sending.delivery.done:
+            return
+        self._publish(publisher, sending)
+        if sending.small:
+            publisher.flush()
+        else:
+            await publisher.drain()
+        if sending.alone:
+            await self._in_flight_settled()
 
     async def _back_off(self, failed: Sending, error: BridgetaskError) -> None:
         """Count a failed attempt for all that wait, and wait before the next."""
@@ -199,12 +280,12 @@ class AmqpSender:
         else:
             sending.retries += 1
 
-    def _put_aside(self, error: BridgetaskError) -> None:
+    def _put_aside(self, failed: Sending, error: BridgetaskError) -> None:
         """Let those go first that need nothing of the result backend, which is not there."""
-        queued, self._queue = self._queue, []
+        queued, self._queue = self._queue, deque()
         for sending in queued:
-            if sending.prepare is None:
-                heapq.heappush(self._queue, sending)
+            if sending.receiver is not failed.receiver and not sending.message.requires:
+                self._queue.append(sending)
                 continue
             self._count_failure(sending, error)
             if not sending.delivery.done:
@@ -215,16 +296,15 @@ class AmqpSender:
     def _resume(self, sending: Sending) -> None:
         self._aside.discard(sending)
         if not sending.delivery.done:
-            self._enqueue(sending)
+            self._put_back(sending)
 
-    async def _open_channel(self) -> aiormq.Channel:
-        """Return the channel to publish on. A new one is used only when the old one is settled."""
-        if self._channel is None or self._channel.is_closed or not self._connection.is_open:
-            await self._in_flight_given_up()
-            channel = await self._connection.channel(confirms=True)
-            self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
+    async def _open_channel(self) -> None:
+        """Open a channel to publish on. It replaces an old one only when that is settled."""
+        if self._publisher is None or self._publisher.is_closed:
+            await self._in_flight_settled()
+            self._declared.clear()
             self._known_exchanges = {""}
-        return self._channel
+            self._publisher = await self._connection.publisher(self._answered)
 
     async def _check_exchange(self, message: OutgoingMessage) -> None:
         """Make sure that an exchange that nobody declared exists.
@@ -246,37 +326,17 @@ class AmqpSender:
 
     # Messages on their way.
 
-    async def _publish(self, channel: aiormq.Channel, sending: Sending) -> None:
-        message = sending.message
-        error: Exception | None = None
-        try:
-            with translating():
-                await channel.basic_publish(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    properties=amqp_properties(message),
-                    mandatory=message.mandatory,
-                    wait=len(message.body) >= _FLUSHED,
-                )
-        except asyncio.CancelledError:  # the channel is gone, or somebody has settled it
-            error = ConnectionLost("the connection was lost before it was written")
-        except BridgetaskError as reason:
-            error = reason
-        except (TypeError, ValueError) as reason:
-            error = InvalidOption("headers", f"can't be encoded: {reason}")
-        except Exception as reason:
-            logger.exception("Publishing failed")
-            error = Unconfirmed(f"unexpected {reason!r}")
-        finally:
-            self._in_flight.discard(sending)
-            self._window.release()
-            self._settled.set()
+    def _answered(self, sending: Sending, error: BridgetaskError | None) -> None:
+        """Take note of what became of a message that was published."""
+        self._in_flight.discard(sending)
         if isinstance(error, (ConnectionLost, Unconfirmed)) or _closed_the_channel(error):
-            self._lost(sending, cast(BridgetaskError, error))
+            assert error is not None
+            self._lost(sending, error)
         else:
             sending.unanswered -= 1
             self._settle(sending, error)
+        if self._queue:
+            self._schedule()
 
     def _lost(self, sending: Sending, error: BridgetaskError) -> None:
         """Decide what becomes of a message whose channel went away before its confirm."""
@@ -295,35 +355,44 @@ class AmqpSender:
                 sending.alone = True
             else:
                 sending.retries += 1
-            self._enqueue(sending)
+            self._put_back(sending)
+
+    def _put_back(self, sending: Sending) -> None:
+        """Let a message go again, in its place."""
+        if not self._queue or sending < self._queue[0]:
+            self._queue.appendleft(sending)
+        else:
+            insort(self._queue, sending)
+        self._settled.set()
+        self._schedule()
 
     def _expire(self, sending: Sending) -> None:
         """Give up on a message whose deadline has passed."""
-        if sending.delivery.done:
-            return
+        if sending in self._in_flight:
+            assert self._publisher is not None
+            self._publisher.forget(sending)
+            self._in_flight.discard(sending)
+            self._schedule()
         if self._connection.is_blocked:
             why: BridgetaskError = SendTimeout("the broker is blocked: out of memory or disk space")
         else:
             why = sending.last_error or SendTimeout("the deadline passed before it could be sent")
         self._settle(sending, why)
-        if sending.task is not None:
-            sending.task.cancel()
 
-    def _settle(self, sending: Sending, error: Exception | None) -> None:
+    def _settle(self, sending: Sending, error: BridgetaskError | None) -> None:
         """Tell whoever waits what became of the message, once."""
-        if sending.expiry is not None:
-            sending.expiry.cancel()
         self._settled.set()
-        if sending.delivery.done:
-            return  # a worker answered before the broker did, or in its place
-        if isinstance(error, (BackendError, SendError)):
-            error = about(sending.message, error, may_be_there=sending.unanswered > 0)
-        sending.delivery.complete(error)
+        if not sending.delivery.done:  # a worker may have answered before the broker did
+            if isinstance(error, (BackendError, SendError)):
+                error = about(sending.message, error, may_be_there=sending.unanswered > 0)
+            sending.delivery.complete(error)
+        self._deadlines.tidy()
 
     def _abandon(self) -> None:
         self._closed = True
+        self._deadlines.cancel()
         for sending in self._unsettled():
-            reason = (
+            reason: BridgetaskError = (
                 Unconfirmed("the client was closed before the broker confirmed")
                 if sending.unanswered
                 else ClientClosed("the client was closed before the message was sent")
@@ -331,22 +400,13 @@ class AmqpSender:
             self._settle(sending, reason)
         self._queue.clear()
 
-    async def _in_flight_given_up(self) -> None:
-        """Return once nothing hangs on the old channel any more.
-
-        aiormq tells those who wait for a confirm, but forgets those who wait to write.
-        """
-        tasks = [each.task for each in self._in_flight if each.task is not None]
-        if tasks:
-            _, stuck = await asyncio.wait(tasks, timeout=_UNTOLD)
-            for task in stuck:
-                task.cancel()
-            await self._in_flight_settled()
+    async def _something_settled(self) -> None:
+        self._settled.clear()
+        await self._settled.wait()
 
     async def _in_flight_settled(self) -> None:
-        tasks = [each.task for each in self._in_flight if each.task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        while self._in_flight:
+            await self._something_settled()
 
 
 def _closed_the_channel(error: Exception | None) -> bool:

@@ -12,22 +12,11 @@ import aiormq.connection
 from yarl import URL
 
 from ...settings import Server
+from .amqp_direct import FrameReader
 
 __all__ = ["SocketFactory", "tls_context"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-
-class _Reader(asyncio.StreamReader):
-    """Remembers the data that came last, and when."""
-
-    last_data = b""
-    last_time = 0.0
-
-    def feed_data(self, data: Any) -> None:
-        self.last_data = data
-        self.last_time = asyncio.get_running_loop().time()
-        super().feed_data(data)
 
 
 class SocketFactory(aiormq.connection.TransportFactory):
@@ -35,7 +24,7 @@ class SocketFactory(aiormq.connection.TransportFactory):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.reader: _Reader | None = None
+        self.reader: FrameReader | None = None
         self.writer: asyncio.StreamWriter | None = None
         self._watch: asyncio.TimerHandle | None = None
 
@@ -50,11 +39,12 @@ class SocketFactory(aiormq.connection.TransportFactory):
             options = {"ssl": context, "server_hostname": server_hostname}
         # What asyncio.open_connection does, with a reader of our own.
         loop = asyncio.get_running_loop()
-        self.reader = _Reader(loop=loop)
+        self.reader = FrameReader(loop)
         protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
         transport, _ = await loop.create_connection(
             lambda: protocol, server.host, server.port, **options
         )
+        self.reader.transport = transport
         self.writer = asyncio.StreamWriter(transport, protocol, self.reader, loop)
         return self.reader, self.writer
 

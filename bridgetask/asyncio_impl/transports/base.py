@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from ..completion import Completion
 __all__ = [
     "ControlChannel",
     "EventListener",
+    "Receiver",
     "ReplyListener",
     "ResultSource",
     "ResultStore",
@@ -37,14 +38,15 @@ class Sender(Protocol):
         message: OutgoingMessage,
         delivery: Completion,
         deadline: float,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         """Take a message at once, to be sent as soon as that can be done.
 
         :param delivery: completed when the broker has the message, or failed with a
             :class:`bridgetask.errors.SendError`.
         :param deadline: the loop's time by which it must have been settled.
-        :param prepare: awaited before the message goes; what it raises counts as a failed attempt.
+        :param receiver: prepared before the message goes, which will be answered. What that raises
+            counts as a failed attempt.
         """
 
     async def connect(self) -> None:
@@ -60,18 +62,26 @@ class Sender(Protocol):
         """Drop the connection on the spot, with no goodbye."""
 
 
-class ResultSource(Protocol):
-    """Delivers what workers report to the pending results."""
+class Receiver(Protocol):
+    """Receives what workers answer to messages."""
 
-    def expect(self, task_ids: Sequence[str]) -> None:
-        """Begin to get ready for what these tasks will report."""
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`prepare` has nothing to do."""
 
     async def prepare(self) -> None:
         """Return once nothing can be missed of what is expected, connecting where that is needed.
 
         :raises BackendError: results are stored elsewhere, and can't be received from there.
-        :raises SendError: results come by way of the broker, and can't be received from there.
+        :raises SendError: answers come by way of the broker, and can't be received from there.
         """
+
+
+class ResultSource(Receiver, Protocol):
+    """Delivers what workers report to the pending results."""
+
+    def expect(self, task_ids: Sequence[str]) -> None:
+        """Begin to get ready for what these tasks will report."""
 
     async def close(self) -> None:
         """Stop for good. What workers still send is dropped."""
@@ -138,15 +148,12 @@ class Subscription(Protocol):
         """Stop for good, and leave nothing behind."""
 
 
-class ControlChannel(Protocol):
+class ControlChannel(Receiver, Protocol):
     """Receives what workers say beside results: replies to commands, and events."""
 
     @property
     def workers(self) -> int | None:
         """How many workers there are, where that is known."""
-
-    async def listen(self, listener: ReplyListener) -> None:
-        """Return once replies can arrive."""
 
     def subscribe(self, capture: EventCapture, listener: EventListener) -> Subscription:
         """Return a capture of events that is yet to be started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from ... import redis_settings
@@ -12,7 +13,7 @@ from .amqp_connection import AmqpConnection
 from .amqp_control import AmqpControlChannel
 from .amqp_results import RpcResults
 from .amqp_sender import AmqpSender
-from .base import Transports
+from .base import ReplyListener, ResultSource, ResultStore, Transports
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -30,30 +31,41 @@ def preload(app: Celery) -> None:
 
 
 def configured_transports(
-    wire: Wire, pending: PendingResults, loop: asyncio.AbstractEventLoop
+    wire: Wire,
+    pending: PendingResults,
+    replies: ReplyListener,
+    loop: asyncio.AbstractEventLoop,
 ) -> Transports:
     """Return what connects a session to RabbitMQ, and to Redis where that stores results.
 
     One connection sends; another one is for replies and events, and for results by ``rpc://``.
     Nothing connects before it is used.
+
+    ``BRIDGETASK_AMQP=plain`` in the environment makes messages go through aiormq's own methods.
     """
     settings = wire.settings
-    reading = AmqpConnection(settings.read, "results")
-    writing = AmqpConnection(settings.write, "tasks")
-    sender = AmqpSender(writing, loop, max_in_flight=settings.max_in_flight)
-    control = AmqpControlChannel(reading, wire.mailbox)
+    plain = os.environ.get("BRIDGETASK_AMQP") == "plain"
+    reading = AmqpConnection(settings.read, "results", plain=plain)
+    writing = AmqpConnection(settings.write, "tasks", plain=plain)
+    results: ResultSource
+    store: ResultStore | None = None
     if settings.results.redis is not None:
         from .redis_results import RedisResults  # redis is an extra
 
-        stored = RedisResults(
+        results = store = RedisResults(
             settings.results.redis,
             wire.recorder.backend.get_key_for_task,
             wire.decoder,
             pending,
             loop,
         )
-        return Transports(sender=sender, results=stored, control=control, store=stored)
-    results = RpcResults(
-        reading, wire.recorder.reply_to, settings.results.expires, wire.decoder, pending
+    else:
+        results = RpcResults(
+            reading, wire.recorder.reply_to, settings.results.expires, wire.decoder, pending
+        )
+    return Transports(
+        sender=AmqpSender(writing, store, loop, max_in_flight=settings.max_in_flight),
+        results=results,
+        control=AmqpControlChannel(reading, wire.mailbox, replies),
+        store=store,
     )
-    return Transports(sender=sender, results=results, control=control)

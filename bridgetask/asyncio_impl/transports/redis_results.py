@@ -66,6 +66,10 @@ class RedisResults:
         for task_id in task_ids:
             self._watches.over(task_id)
 
+    @property
+    def ready(self) -> bool:
+        return self._subscriber is not None and self._subscriber.is_confirmed
+
     async def prepare(self) -> None:
         subscriber = self._subscriber or await self._connected()
         await subscriber.confirmed()

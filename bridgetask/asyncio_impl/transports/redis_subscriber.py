@@ -86,6 +86,12 @@ class RedisSubscriber:
             self._subscribed.add(channel)
             self._latest = self._enqueue("SUBSCRIBE", channel)
 
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether :meth:`confirmed` has nothing to wait for."""
+        latest = self._latest
+        return not self._lost and (latest is None or (latest.done and latest.error is None))
+
     async def confirmed(self) -> None:
         """Return once no message can be missed on any channel that was asked for.
 

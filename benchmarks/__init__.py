@@ -1,0 +1,1 @@
+"""What bridgetask costs, next to everything that its users would pick instead."""
