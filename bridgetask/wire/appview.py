@@ -126,7 +126,7 @@ class _AmqpView:
         self._amqp = app.amqp
         self._recorder = recorder
         self._event_dispatcher = _TaskSentEvents(app, recorder)
-        self.send_task_message = self._create_task_sender()
+        self.send_task_message = partial(recorder.in_own_context, self._create_task_sender())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._amqp, name)

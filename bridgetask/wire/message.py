@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from amqp import Message
+
+from ..errors import InvalidOption
 from ..settings import RetryPolicy
 
 __all__ = ["Declaration", "OutgoingMessage"]
@@ -53,3 +56,21 @@ class OutgoingMessage:
         """The id of the task that the message carries, or None."""
         correlation_id: str | None = self.properties.get("correlation_id")
         return correlation_id
+
+    def encode_properties(self, **more: Any) -> bytes:
+        """Encode the properties by py-amqp, so that they are Celery's byte for byte.
+
+        Other AMQP libraries give numbers other types, and headers another order.
+
+        :param more: properties to add.
+        :raises InvalidOption: there is one that AMQP has no type for.
+        """
+        properties = self.properties | more
+        headers = properties.pop("headers", None)
+        try:
+            encoded: bytes = Message(
+                application_headers=headers, **properties
+            )._serialize_properties()
+        except Exception as error:  # of many types
+            raise InvalidOption("headers", f"can't be encoded: {error}") from error
+        return encoded

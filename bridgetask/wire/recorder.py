@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -203,6 +204,19 @@ class Recorder:
     def producer_or_acquire(self, producer: Any = None) -> nullcontext[Any]:
         """Follow ``Celery.producer_or_acquire``, with the recording producer."""
         return nullcontext(self._producer)
+
+    def in_own_context(self, send: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Let ``send`` record a message in a context that its ``on_published`` come back to.
+
+        OpenTelemetry enters a span in ``before_task_publish`` and leaves it in
+        ``after_task_publish``. Meanwhile other messages, and the caller, are not inside of it.
+        """
+        messages = self._recording.get()
+        first = len(messages)
+        context = copy_context()
+        context.run(send, *args, **kwargs)
+        for message in messages[first:]:
+            message.on_published = [partial(context.run, each) for each in message.on_published]
 
     def on_published(self, callback: Callable[[], object]) -> None:
         """Keep ``callback`` with the message that was recorded last."""

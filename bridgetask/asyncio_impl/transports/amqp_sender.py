@@ -7,7 +7,7 @@ import heapq
 import logging
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any, cast
+from typing import cast
 
 import aiormq
 from aiormq import spec
@@ -263,14 +263,12 @@ class AmqpSender:
                     message.body,
                     exchange=message.exchange,
                     routing_key=message.routing_key,
-                    properties=_properties(message),
+                    properties=_Properties(message),
                     mandatory=message.mandatory,
                     wait=len(message.body) >= _FLUSHED,
                 )
         except BridgetaskError as reason:
             error = reason
-        except (TypeError, ValueError) as reason:
-            error = InvalidOption("headers", f"can't be encoded: {reason}")
         except Exception as reason:
             logger.exception("Publishing failed")
             error = Unconfirmed(f"unexpected {reason!r}")
@@ -347,10 +345,15 @@ def _closed_the_channel(error: Exception | None) -> bool:
     return isinstance(error, Refused) and error.code is not None
 
 
-def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
-    properties: dict[str, Any] = dict(message.properties)
-    properties["message_type"] = properties.pop("type", None)
-    return spec.Basic.Properties(**properties)
+class _Properties(spec.Basic.Properties):
+    """A message's properties, as Celery encodes them. aiormq gives each message an id."""
+
+    def __init__(self, message: OutgoingMessage) -> None:
+        super().__init__(message_id=message.properties.get("message_id"))
+        self._message = message
+
+    def marshal(self) -> bytes:
+        return self._message.encode_properties(message_id=self.message_id)
 
 
 def _about(message: OutgoingMessage, error: SendError, *, may_be_there: bool) -> SendError:
