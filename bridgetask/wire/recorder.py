@@ -244,7 +244,9 @@ class Recorder:
             embedded["chain"] = [self._with_reply_to(each) for each in embedded["chain"]]
 
     def _with_reply_to(self, signature: Any) -> Any:
-        stamped = dict(signature)
+        # Serialisers other than JSON tell signatures from dicts. Neither copies what is lazy in it.
+        # Pickle tells a signature from a dict. Neither copy looks at what is lazy in it.
+        stamped = (Signature if isinstance(signature, Signature) else dict)(signature)
         options = dict(stamped.get("options") or {})
         options.setdefault("reply_to", self.reply_to)
         for link in ("link", "link_error"):
