@@ -101,12 +101,14 @@ def _described(call: Any) -> str:
 Call = Callable[[Any], Any]
 #: What arrived, by queue.
 Messages = dict[str, list[RawMessage]]
+#: What arrived, and the error that the call raised.
+Outcome = tuple[Messages, Exception | None]
 
 
 class Differential:
     """Makes calls through both clients of one app, and compares what arrives in RabbitMQ.
 
-    :param queues: the queues to look into, beside the default one.
+    :param queues: the queues to look into.
     :param bindings: exchanges and routing keys that lead to the default queue, too.
     :param about: what sets this app apart from others, for the tally.
     """
@@ -115,7 +117,7 @@ class Differential:
         self,
         broker_url: str,
         app: Celery,
-        queues: Iterable[Queue | str] = (),
+        queues: Iterable[Queue | str],
         bindings: Iterable[tuple[str, str]] = (),
         about: str = "",
     ) -> None:
@@ -129,7 +131,7 @@ class Differential:
             closing.callback(self._raw.close)
             with Connection(broker_url) as connection:
                 channel = connection.default_channel
-                for queue in (DEFAULT_QUEUE, *queues):
+                for queue in queues:
                     name = queue if isinstance(queue, str) else queue.name
                     declared = Queue(name, Exchange(name), name) if name is queue else queue
                     declared(channel).declare()
@@ -137,6 +139,7 @@ class Differential:
                     closing.callback(self._raw.delete, name)
                 for exchange, routing_key in bindings:
                     channel.queue_bind(DEFAULT_QUEUE, exchange, routing_key)
+            closing.callback(self._raw.delete, app.thread_oid)
             self._runner = closing.enter_context(asyncio.Runner())
             closing.callback(lambda: self._runner.run(self._ours.close()))
             self._runner.run(self._ours.connect())
@@ -153,8 +156,7 @@ class Differential:
         :param linked: the call has linked tasks. With rpc://, and only then, bridgetask tells them
             where to send their results, which otherwise come to nobody.
         """
-        theirs, their_error = self._through_celery(call)
-        ours, our_error = self._through_bridgetask(call)
+        (theirs, their_error), (ours, our_error) = self.make(call)
         key = f"{self._about} {case}"
         if their_error is not None:
             assert _refused_likewise(our_error, their_error), (case, our_error, their_error)
@@ -192,7 +194,11 @@ class Differential:
             linked=bool(said.get("link") or said.get("link_error")),
         )
 
-    def _through_celery(self, call: Call) -> tuple[Messages, Exception | None]:
+    def make(self, call: Call) -> tuple[Outcome, Outcome]:
+        """Make a call through Celery's client and through bridgetask; return what each sent."""
+        return self._through_celery(call), self._through_bridgetask(call)
+
+    def _through_celery(self, call: Call) -> Outcome:
         error = None
         try:
             call(self._theirs)
@@ -200,7 +206,7 @@ class Differential:
             error = reason
         return self._taken(self.app.thread_oid), error
 
-    def _through_bridgetask(self, call: Call) -> tuple[Messages, Exception | None]:
+    def _through_bridgetask(self, call: Call) -> Outcome:
         async def through_bridgetask() -> Exception | None:
             with blockbuster_ctx("bridgetask"):
                 try:

@@ -28,7 +28,11 @@ def differential(broker_url: str) -> Iterator[MakeDifferential]:
     open_ones = ExitStack()
 
     def make(
-        *queues: Queue | str, bindings: Iterable[tuple[str, str]] = (), **conf: Any
+        *queues: Queue | str,
+        default_queue: Queue | str = DEFAULT_QUEUE,
+        bindings: Iterable[tuple[str, str]] = (),
+        finalize: bool = True,
+        **conf: Any,
     ) -> Differential:
         celery = FrozenCelery(
             "differential", broker=broker_url, backend="rpc://", set_as_current=False
@@ -42,7 +46,13 @@ def differential(broker_url: str) -> Iterator[MakeDifferential]:
             | conf
         )
         add_tasks(configured(celery))
-        made = Differential(broker_url, celery, queues, bindings, about=repr(conf))
+        if finalize:
+            with warnings.catch_warnings():  # options that route are deprecated, and taken
+                warnings.simplefilter("ignore", CDeprecationWarning)
+                celery.finalize()
+        made = Differential(
+            broker_url, celery, [default_queue, *queues], bindings, about=repr(conf)
+        )
         open_ones.callback(made.close)
         return made
 
@@ -76,9 +86,9 @@ def add_tasks(app: Celery) -> None:
     @app.task(name="bound", shared=False, bind=True, shadow_name=lambda *_: "shadowed")
     def bound(self: Any, x: int = 0) -> None: ...
 
-    with warnings.catch_warnings():  # options that route are deprecated, and taken
-        warnings.simplefilter("ignore", CDeprecationWarning)
-        app.finalize()
+    @app.task(name="doubled", shared=False)
+    def doubled(x: int) -> int:
+        return 2 * x
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -192,8 +192,8 @@ class RawQueues:
         return taken
 
     def delete(self, queue: str) -> None:
-        """Delete a queue that was watched."""
-        self._channel.basic_cancel(queue)
+        """Delete a queue, if it is there."""
+        self._channel.basic_cancel(queue)  # to be watched or not is the same to the broker
         self._channel.queue_delete(queue)
 
     def close(self) -> None:
