@@ -126,7 +126,7 @@ class _AmqpView:
         self._amqp = app.amqp
         self._recorder = recorder
         self._event_dispatcher = _TaskSentEvents(app, recorder)
-        self.send_task_message = partial(recorder.in_own_context, self._create_task_sender())
+        self._send_task_message = self._create_task_sender()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._amqp, name)
@@ -135,6 +135,11 @@ class _AmqpView:
         message = self._amqp.create_task_message(*args, **kwargs)
         self._recorder.address_callbacks(message.body)
         return message
+
+    def send_task_message(self, producer: Any, name: str, message: Any, **options: Any) -> None:
+        task_id = message.properties["correlation_id"]  # options may change it
+        send = partial(self._send_task_message, producer, name, message, **options)
+        self._recorder.record_task(task_id, send)
 
     def _create_task_sender(self) -> Any:
         """Run ``AMQP._create_task_sender`` with its ``signals`` replaced.

@@ -8,7 +8,6 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import Task
@@ -205,8 +204,8 @@ class Recorder:
         """Follow ``Celery.producer_or_acquire``, with the recording producer."""
         return nullcontext(self._producer)
 
-    def in_own_context(self, send: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Let ``send`` record a message in a context that its ``on_published`` come back to.
+    def record_task(self, task_id: str, send: Callable[[], object]) -> None:
+        """Let ``send`` record a task's message, in a context that its ``on_published`` return to.
 
         OpenTelemetry enters a span in ``before_task_publish`` and leaves it in
         ``after_task_publish``. Meanwhile other messages, and the caller, are not inside of it.
@@ -214,9 +213,10 @@ class Recorder:
         messages = self._recording.get()
         first = len(messages)
         context = copy_context()
-        context.run(send, *args, **kwargs)
-        for message in messages[first:]:
-            message.on_published = [partial(context.run, each) for each in message.on_published]
+        context.run(send)
+        message = messages[first]  # an event may follow
+        message.task_id = task_id
+        message.on_published = [partial(context.run, each) for each in message.on_published]
 
     def on_published(self, callback: Callable[[], object]) -> None:
         """Keep ``callback`` with the message that was recorded last."""
@@ -244,7 +244,6 @@ class Recorder:
             embedded["chain"] = [self._with_reply_to(each) for each in embedded["chain"]]
 
     def _with_reply_to(self, signature: Any) -> Any:
-        # Serialisers other than JSON tell signatures from dicts. Neither copies what is lazy in it.
         # Pickle tells a signature from a dict. Neither copy looks at what is lazy in it.
         stamped = (Signature if isinstance(signature, Signature) else dict)(signature)
         options = dict(stamped.get("options") or {})
@@ -269,12 +268,14 @@ class _RecordingProducer(Producer):
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
+        # Never connected; but Celery, and those who trace calls, ask it for settings.
+        self._connection = recorder.app.connection_for_write()
         super().__init__(cast(Any, None), auto_declare=False)
         self._channel = _RecordingChannel()
 
     @property
     def connection(self) -> Any:
-        return _NO_CONNECTION
+        return self._connection
 
     def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
         """Follow ``Producer.publish``, keeping for the transport what is its part."""
@@ -362,6 +363,3 @@ class _RecordingChannel:
     def _add(self, operation: str, name: str, arguments: dict[str, Any]) -> None:
         arguments.pop("nowait", None)
         self.declarations.append(Declaration.of(operation, name, arguments))
-
-
-_NO_CONNECTION = SimpleNamespace(_reraise_as_library_errors=nullcontext, transport_options={})
