@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from types import FunctionType, MethodType, SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from celery import signals
 
@@ -42,8 +42,13 @@ def app_view(app: Celery, recorder: Recorder) -> Celery:
             if name in seams:
                 return seams[name]
             if name in _RUN_ON_VIEW:
-                return MethodType(getattr(app_class, name), self)
+                return object.__getattribute__(self, name)
             return getattr(app, name)
+
+        def send_task(self, *args: Any, task_type: Any = None, **options: Any) -> Any:
+            if hasattr(task_type, "_viewed"):
+                task_type = task_type._viewed()  # routers may compare it with a task of theirs
+            return super().send_task(*args, task_type=task_type, **options)
 
     view = View()
     backend: Any = RecordingBackend()
@@ -72,7 +77,7 @@ def task_view(task: Task[Any, Any], view: Celery) -> Task[Any, Any]:
     views = view._task_views
     if task not in views:
         task_class: Any = type(task)
-        seams = {"app": view, "_app": view, "backend": view.backend}
+        seams = {"app": view, "_app": view, "backend": view.backend, "_viewed": ref(task)}
         bound: Any = object.__new__(type(task_class.__name__, (task_class,), seams))
         bound.__dict__ = task.__dict__  # shared, so that later changes to the task count
         views[task] = bound
