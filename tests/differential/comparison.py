@@ -135,8 +135,7 @@ class Differential:
                     name = queue if isinstance(queue, str) else queue.name
                     declared = Queue(name, Exchange(name), name) if name is queue else queue
                     declared(channel).declare()
-                    self._raw.watch(name)
-                    closing.callback(self._raw.delete, name)
+                    self._watch(name, closing)
                 for exchange, routing_key in bindings:
                     channel.queue_bind(DEFAULT_QUEUE, exchange, routing_key)
             closing.callback(self._raw.delete, app.thread_oid)
@@ -144,6 +143,10 @@ class Differential:
             closing.callback(lambda: self._runner.run(self._ours.close()))
             self._runner.run(self._ours.connect())
             self._closing = closing.pop_all()
+
+    def _watch(self, queue: str, closing: ExitStack | None = None) -> None:
+        self._raw.watch(queue)
+        (closing or self._closing).callback(self._raw.delete, queue)
 
     def close(self) -> None:
         """Close both clients, and remove the queues."""
@@ -197,6 +200,18 @@ class Differential:
     def make(self, call: Call) -> tuple[Outcome, Outcome]:
         """Make a call through Celery's client and through bridgetask; return what each sent."""
         return self._through_celery(call), self._through_bridgetask(call)
+
+    def declare(self, queue: str, *, celery_first: bool) -> None:
+        """Have a queue declared by both clients, by a call each, and look into it from then on.
+
+        RabbitMQ refuses to declare a queue, or an exchange, again unless it is the same.
+        """
+        ways = [self._through_celery, self._through_bridgetask]
+        for through in ways if celery_first else reversed(ways):
+            _, error = through(lambda client: client.send_task("plain", queue=queue))
+            assert error is None
+        self._watch(queue)
+        assert len(self._raw.take()[queue]) == 2
 
     def _through_celery(self, call: Call) -> Outcome:
         error = None

@@ -29,7 +29,7 @@ def differential(broker_url: str) -> Iterator[MakeDifferential]:
 
     def make(
         *queues: Queue | str,
-        default_queue: Queue | str = DEFAULT_QUEUE,
+        default_queue: Queue | str | None = DEFAULT_QUEUE,
         bindings: Iterable[tuple[str, str]] = (),
         finalize: bool = True,
         **conf: Any,
@@ -51,7 +51,7 @@ def differential(broker_url: str) -> Iterator[MakeDifferential]:
                 warnings.simplefilter("ignore", CDeprecationWarning)
                 celery.finalize()
         made = Differential(
-            broker_url, celery, [default_queue, *queues], bindings, about=repr(conf)
+            broker_url, celery, filter(None, [default_queue, *queues]), bindings, about=repr(conf)
         )
         open_ones.callback(made.close)
         return made
