@@ -236,23 +236,22 @@ class Recorder:
         if not self._address_callbacks:
             return
         embedded = body if isinstance(body, dict) else body[2]
-        for link in ("callbacks", "errbacks"):
+        self.links_used |= bool(embedded.get("callbacks") or embedded.get("errbacks"))
+        for link in ("callbacks", "errbacks", "chain"):
             if embedded.get(link):
-                self.links_used = True
-                embedded[link] = [self._with_reply_to(each) for each in embedded[link]]
-        if embedded.get("chain"):
-            embedded["chain"] = [self._with_reply_to(each) for each in embedded["chain"]]
+                embedded[link] = self._with_reply_to(embedded[link])
 
-    def _with_reply_to(self, signature: Any) -> Any:
+    def _with_reply_to(self, signatures: Any) -> Any:
+        """Return a signature, or a list of them, with our address where there is none."""
+        if isinstance(signatures, (list, tuple)):
+            return type(signatures)(map(self._with_reply_to, signatures))
         # Pickle tells a signature from a dict. Neither copy looks at what is lazy in it.
-        stamped = (Signature if isinstance(signature, Signature) else dict)(signature)
+        stamped = (Signature if isinstance(signatures, Signature) else dict)(signatures)
         options = dict(stamped.get("options") or {})
         options.setdefault("reply_to", self.reply_to)
         for link in ("link", "link_error"):
             if options.get(link):
-                linked = options[link]
-                linked = linked if isinstance(linked, (list, tuple)) else [linked]
-                options[link] = [self._with_reply_to(each) for each in linked]
+                options[link] = self._with_reply_to(options[link])
         stamped["options"] = options
         return stamped
 

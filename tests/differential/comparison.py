@@ -24,6 +24,7 @@ from ..fix_rabbitmq import close_celery
 from .raw import RawMessage, RawQueues
 
 __all__ = [
+    "ADDRESS",
     "DEFAULT_QUEUE",
     "NOW",
     "TALLY",
@@ -38,7 +39,9 @@ DEFAULT_QUEUE = "differential"
 #: When all calls are made.
 NOW = datetime(2030, 3, 1, 11, 59, 30, 250_000, tzinfo=UTC)
 #: The address that both are told to have, in what they sent. Both have it this long.
-_ADDRESS = b"x" * len("bridgetask.results.") + b"x" * 36
+ADDRESS = b"x" * len("bridgetask.results.") + b"x" * 36
+#: What an event says of its moment.
+_MOMENT = re.compile(rb"(clock|timestamp)(\W+)[0-9.]+")
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -54,7 +57,7 @@ class FrozenCelery(Celery):
 
     @property
     def thread_oid(self) -> str:
-        return "celery".ljust(len(_ADDRESS), ".")
+        return "celery".ljust(len(ADDRESS), ".")
 
 
 @dataclass
@@ -181,7 +184,7 @@ class Differential:
         TALLY.messages += sum(map(len, theirs.values()))
         return theirs
 
-    def compare_task(self, task: Any, **options: Any) -> Messages:
+    def compare_task(self, task: Any, where: str = "", /, **options: Any) -> Messages:
         """Call a task by its name, a task itself or a signature, and :meth:`compare`."""
         by_name = isinstance(task, str)
         said = options | task.options if isinstance(task, Signature) else options
@@ -192,7 +195,13 @@ class Differential:
 
         called = dict(task) if isinstance(task, Signature) else task
         return self.compare(
-            f"{'send_task' if by_name else 'apply_async'} {_described(called)} {_described(options)}",
+            " ".join(
+                (
+                    "send_task" if by_name else "apply_async",
+                    *(_described(each) for each in (called, options)),
+                    where,
+                )
+            ),
             call,
             linked=any(said.get(name) for name in ("link", "link_error", "chain")),
         )
@@ -228,6 +237,7 @@ class Differential:
                     await call(self._ours).sent()
                 except Exception as error:
                     return error
+                await self._ours._session._sender.drain()  # an event may follow
                 return None
 
         error = self._runner.run(through_bridgetask())
@@ -241,16 +251,18 @@ class Differential:
             return ids.setdefault(found[0], b"%036d" % len(ids))
 
         def normalised(text: bytes) -> bytes:
-            return _UUID.sub(numbered, text.replace(address.encode(), _ADDRESS))
+            return _UUID.sub(numbered, text.replace(address.encode(), ADDRESS))
 
         taken = self._raw.take()
         return {
-            queue: [_as_sent_by_celery(each.with_bytes(normalised)) for each in taken[queue]]
+            queue: [_comparable(each.with_bytes(normalised)) for each in taken[queue]]
             for queue in sorted(taken)
         }
 
 
-def _as_sent_by_celery(message: RawMessage) -> RawMessage:
+def _comparable(message: RawMessage) -> RawMessage:
+    if message.routing_key == "task.sent":
+        message = replace(message, body=_MOMENT.sub(rb"\g<1>\g<2>0", message.body))
     # THE ONE KNOWN DIFFERENCE: aiormq gives each message an id that Celery does not, 32 hex
     # digits. Remove this once it doesn't.
     message_id = message.property("message_id")
