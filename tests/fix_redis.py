@@ -18,6 +18,8 @@ from .servers import Worker
 
 #: The queue that the worker consumes which stores results in Redis.
 QUEUE = "redis-results"
+#: Commands that go to this exchange do not reach the worker whose results come by ``rpc://``.
+CONTROL_EXCHANGE = "redis-results"
 
 AppFactory = Callable[..., Celery]
 
@@ -66,6 +68,7 @@ def redis_worker(broker_url: str, redis_url: str) -> Iterator[Worker | None]:
         "BRIDGETASK_TEST_BROKER": broker_url,
         "BRIDGETASK_TEST_BACKEND": redis_url,
         "BRIDGETASK_TEST_QUEUE": QUEUE,
+        "BRIDGETASK_TEST_CONTROL_EXCHANGE": CONTROL_EXCHANGE,
         "BRIDGETASK_TEST_TRACK_STARTED": "1",
     }
     with Worker("tests.tasks", environment=environment, name="redis-tests") as running:
@@ -80,6 +83,7 @@ def redis_app(broker_url: str, redis_url: str, redis_worker: Worker | None) -> I
         broker_url,
         redis_url,
         task_default_queue=QUEUE,
+        control_exchange="celery" if redis_worker is None else CONTROL_EXCHANGE,
         accept_content=["json", "pickle"],
     )
     yield celery

@@ -18,6 +18,7 @@ app = Celery(
 )
 app.conf.update(
     task_default_queue=os.environ.get("BRIDGETASK_TEST_QUEUE", "celery"),
+    control_exchange=os.environ.get("BRIDGETASK_TEST_CONTROL_EXCHANGE", "celery"),
     task_track_started=os.environ.get("BRIDGETASK_TEST_TRACK_STARTED") == "1",
     accept_content=["json", "pickle", "yaml", "msgpack"],
     worker_hijack_root_logger=False,

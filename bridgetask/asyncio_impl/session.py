@@ -283,14 +283,12 @@ class Session:
             self.abort()
 
     async def _close_receivers(self) -> None:
-        try:
-            await asyncio.gather(
-                self._results.close(),
-                *(subscription.close() for subscription in self._subscriptions),
-                return_exceptions=True,
-            )
-        finally:
-            await self._control.close()  # on a connection that the others may use, too
+        await asyncio.gather(
+            self._results.close(),
+            *(subscription.close() for subscription in self._subscriptions),
+            return_exceptions=True,
+        )
+        await self._control.close()  # on a connection that the others may use, too
 
     def abort(self) -> None:
         """Drop everything on the spot."""

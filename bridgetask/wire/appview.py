@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import partial
-from types import FunctionType, MethodType, SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from celery import signals
 from celery.app.amqp import AMQP
@@ -50,8 +50,13 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
             except KeyError:
                 pass
             if name in _RUN_ON_VIEW:
-                return MethodType(getattr(app_class, name), self)
+                return object.__getattribute__(self, name)
             return getattr(app, name)
+
+        def send_task(self, *args: Any, task_type: Any = None, **options: Any) -> Any:
+            if hasattr(task_type, "_viewed"):
+                task_type = task_type._viewed()  # routers may compare it with a task of theirs
+            return super().send_task(*args, task_type=task_type, **options)
 
     view = View()
     backend = recording_backend(app, view, recorder, backend_kind)
@@ -82,7 +87,7 @@ def task_view(task: Task[Any, Any], view: Celery) -> Task[Any, Any]:
     views = view._task_views
     if task not in views:
         task_class: Any = type(task)
-        seams = {"app": view, "_app": view, "backend": view.backend}
+        seams = {"app": view, "_app": view, "backend": view.backend, "_viewed": ref(task)}
         bound: Any = object.__new__(type(task_class.__name__, (task_class,), seams))
         bound.__dict__ = task.__dict__  # shared, so that later changes to the task count
         views[task] = bound
@@ -116,7 +121,7 @@ class _AmqpView:
         self._recorder = recorder
         self._router: Any = None
         self._event_dispatcher = _TaskSentEvents(app, recorder)
-        self.send_task_message = self._create_task_sender()
+        self._send_task_message = self._create_task_sender()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._amqp, name)
@@ -142,6 +147,11 @@ class _AmqpView:
         message = create(task_id, name, args, kwargs, *more, **options)
         self._recorder.address_callbacks(message.body)
         return message
+
+    def send_task_message(self, producer: Any, name: str, message: Any, **options: Any) -> None:
+        task_id = message.properties["correlation_id"]  # options may change it
+        send = partial(self._send_task_message, producer, name, message, **options)
+        self._recorder.record_task(task_id, send)
 
     def _shows_arguments_as_celery_does(self, create: Any) -> bool:
         """Tell whether ``argsrepr`` and ``kwargsrepr`` will be what ``saferepr`` makes of them."""

@@ -48,14 +48,10 @@ class OutgoingMessage:
     timeout: float | None = None
     #: Whether it is an error if no queue takes it. Events may go unheard.
     mandatory: bool = True
+    #: The id of the task that the message carries, or None.
+    task_id: str | None = None
     #: What Celery would have done after the publish: its signals, in order.
     on_published: list[Callable[[], object]] = field(default_factory=list)
-
-    @property
-    def task_id(self) -> str | None:
-        """The id of the task that the message carries, or None."""
-        correlation_id: str | None = self.properties.get("correlation_id")
-        return correlation_id
 
     @property
     def stamps(self) -> Mapping[str, Any]:

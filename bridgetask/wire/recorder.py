@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from celery import Task
@@ -205,6 +205,20 @@ class Recorder:
         """Follow ``Celery.producer_or_acquire``, with the recording producer."""
         return nullcontext(self._producer)
 
+    def record_task(self, task_id: str, send: Callable[[], object]) -> None:
+        """Let ``send`` record a task's message, in a context that its ``on_published`` return to.
+
+        OpenTelemetry enters a span in ``before_task_publish`` and leaves it in
+        ``after_task_publish``. Meanwhile other messages, and the caller, are not inside of it.
+        """
+        messages = self._recording.get().messages
+        first = len(messages)
+        context = copy_context()
+        context.run(send)
+        message = messages[first]  # an event may follow
+        message.task_id = task_id
+        message.on_published = [partial(context.run, each) for each in message.on_published]
+
     def on_published(self, callback: Callable[[], object]) -> None:
         """Keep ``callback`` with the message that was recorded last."""
         self._recording.get().messages[-1].on_published.append(callback)
@@ -223,22 +237,22 @@ class Recorder:
         if not self._address_callbacks:
             return
         embedded = body if isinstance(body, dict) else body[2]
-        for link in ("callbacks", "errbacks"):
+        self.links_used |= bool(embedded.get("callbacks") or embedded.get("errbacks"))
+        for link in ("callbacks", "errbacks", "chain"):
             if embedded.get(link):
-                self.links_used = True
-                embedded[link] = [self._with_reply_to(each) for each in embedded[link]]
-        if embedded.get("chain"):
-            embedded["chain"] = [self._with_reply_to(each) for each in embedded["chain"]]
+                embedded[link] = self._with_reply_to(embedded[link])
 
-    def _with_reply_to(self, signature: Any) -> Any:
-        stamped = dict(signature)
+    def _with_reply_to(self, signatures: Any) -> Any:
+        """Return a signature, or a list of them, with our address where there is none."""
+        if isinstance(signatures, (list, tuple)):
+            return type(signatures)(map(self._with_reply_to, signatures))
+        # Pickle tells a signature from a dict. Neither copy looks at what is lazy in it.
+        stamped = (Signature if isinstance(signatures, Signature) else dict)(signatures)
         options = dict(stamped.get("options") or {})
         options.setdefault("reply_to", self.reply_to)
         for link in ("link", "link_error"):
             if options.get(link):
-                linked = options[link]
-                linked = linked if isinstance(linked, (list, tuple)) else [linked]
-                options[link] = [self._with_reply_to(each) for each in linked]
+                options[link] = self._with_reply_to(options[link])
         stamped["options"] = options
         return stamped
 
@@ -293,12 +307,14 @@ class _RecordingProducer(Producer):
         self._recorder = recorder
         self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
         self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
+        # Never connected; but Celery, and those who trace calls, ask it for settings.
+        self._connection = recorder.app.connection_for_write()
         super().__init__(cast(Any, None), auto_declare=False)
         self._channel = _RecordingChannel()
 
     @property
     def connection(self) -> Any:
-        return _NO_CONNECTION
+        return self._connection
 
     def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
         """Follow ``Producer.publish``, keeping for the transport what is its part."""
@@ -408,6 +424,3 @@ class _RecordingChannel:
     def _add(self, operation: str, name: str, arguments: dict[str, Any]) -> None:
         arguments.pop("nowait", None)
         self.declarations.append(Declaration.of(operation, name, arguments))
-
-
-_NO_CONNECTION = SimpleNamespace(_reraise_as_library_errors=nullcontext, transport_options={})

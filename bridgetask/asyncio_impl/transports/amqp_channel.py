@@ -16,7 +16,8 @@ import aiormq
 import aiormq.abc
 from aiormq import spec
 
-from ...errors import BridgetaskError, InvalidOption, Unconfirmed
+from ...errors import BridgetaskError, Unconfirmed
+from ...wire.frames import encode_properties
 from ...wire.message import OutgoingMessage
 from ..completion import Completion
 from .amqp_errors import ConnectionLost, translating
@@ -196,14 +197,12 @@ class PlainPublisher:
                     message.body,
                     exchange=message.exchange,
                     routing_key=message.routing_key,
-                    properties=_properties(message),
+                    properties=_Properties(message),
                     mandatory=message.mandatory,
                     wait=sending.large,
                 )
         except BridgetaskError as reason:
             error = reason
-        except (TypeError, ValueError) as reason:
-            error = InvalidOption("headers", f"can't be encoded: {reason}")
         except Exception as reason:
             logger.exception("Publishing failed")
             error = Unconfirmed(f"unexpected {reason!r}")
@@ -212,10 +211,15 @@ class PlainPublisher:
         self._on_settled(sending, error)
 
 
-def _properties(message: OutgoingMessage) -> spec.Basic.Properties:
-    properties: dict[str, Any] = dict(message.properties)
-    properties["message_type"] = properties.pop("type", None)
-    return spec.Basic.Properties(**properties)
+class _Properties(spec.Basic.Properties):
+    """A message's properties, as Celery encodes them. aiormq gives each message an id."""
+
+    def __init__(self, message: OutgoingMessage) -> None:
+        super().__init__(message_id=message.properties.get("message_id"))
+        self._message = message
+
+    def marshal(self) -> bytes:
+        return encode_properties({**self._message.properties, "message_id": self.message_id})
 
 
 class PlainDeliveries:

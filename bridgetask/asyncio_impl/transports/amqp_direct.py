@@ -293,7 +293,7 @@ class DirectPublisher(_Channel):
                 message.mandatory
                 and message.exchange == exchange
                 and message.routing_key == routing_key
-                and message.task_id == properties.correlation_id
+                and message.properties.get("correlation_id") == properties.correlation_id
             ):
                 self._unconfirmed[at] = None
                 self._on_settled(sending, not_routable(reason, exchange, routing_key))
