@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
+from ..wire.compression import DEFAULT_LIMIT
 from ..wire.recorder import RecordedCall
 from ..wire.results import result_tree
 from ..wire.wire import Wire
@@ -56,6 +57,8 @@ class Client:
         it. Each call can say otherwise.
     :param heartbeat: whole seconds after which a broker that says nothing is taken for dead, and
         connected to again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
+    :param max_result_size: bytes that a result may have, once it is decompressed: 256 MiB, unless
+        given. One that has more fails with :class:`bridgetask.errors.ResultUndecodable`.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Client:
         close_timeout: float = 5.0,
         on_cancel: OnCancel = None,
         heartbeat: float | None = None,
+        max_result_size: int = DEFAULT_LIMIT,
     ) -> None:
         for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
             if not isinstance(seconds, (int, float)) or seconds <= 0:
@@ -76,6 +80,7 @@ class Client:
         self._close_timeout = close_timeout
         self._on_cancel = _checked_on_cancel(on_cancel)
         self._heartbeat = heartbeat
+        self._max_result_size = _checked_size(max_result_size)
         self._built_wire: Wire | None = None
         self._process = 0
         self._session: Session | None = None
@@ -289,7 +294,7 @@ class Client:
         """
         if self._built_wire is None or self._process != os.getpid():
             reply_to = f"bridgetask.results.{uuid4()}"
-            self._built_wire = Wire.of(self.app, reply_to, self._heartbeat)
+            self._built_wire = Wire.of(self.app, reply_to, self._heartbeat, self._max_result_size)
             self._process = os.getpid()
         return self._built_wire
 
@@ -374,6 +379,12 @@ class Client:
         task = asyncio.get_running_loop().create_task(revoke())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _checked_size(value: Any) -> int:
+    if not isinstance(value, int) or value <= 0:
+        raise InvalidOption("max_result_size", f"must be a positive number of bytes, not {value!r}")
+    return value
 
 
 def _checked_on_cancel(value: Any) -> OnCancel:

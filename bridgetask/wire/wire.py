@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..settings import Settings
+from .compression import DEFAULT_LIMIT
 from .control import ControlMailbox
 from .recorder import Recorder
 from .results import ResultDecoder
@@ -27,16 +28,23 @@ class Wire:
     mailbox: ControlMailbox
 
     @classmethod
-    def of(cls, app: Celery, reply_to: str, heartbeat: float | None = None) -> Wire:
+    def of(
+        cls,
+        app: Celery,
+        reply_to: str,
+        heartbeat: float | None = None,
+        max_result_size: int = DEFAULT_LIMIT,
+    ) -> Wire:
         """Read the app's configuration.
 
         :param reply_to: the address that workers shall send results to.
         :param heartbeat: seconds after which a silent broker is taken for dead; None takes the
             app's.
+        :param max_result_size: bytes that a result may have, once it is decompressed.
         :raises InvalidOption: the configuration can't be used.
         """
         settings = Settings.from_app(app, heartbeat=heartbeat)
         recorder = Recorder(app, reply_to, backend=settings.results.backend)
         stored = recorder.backend if settings.results.redis is not None else None
-        decoder = ResultDecoder(app, stored)
+        decoder = ResultDecoder(app, stored, max_size=max_result_size)
         return cls(app, settings, recorder, decoder, ControlMailbox(app, recorder))

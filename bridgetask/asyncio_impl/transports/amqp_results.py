@@ -13,16 +13,19 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import aiormq
 import aiormq.abc
 from aiormq import spec
 
-from ...errors import BridgetaskError, ResultUndecodable
+from ...errors import BridgetaskError
 from ...wire.control import ControlMailbox
 from ...wire.message import Declaration
 from ...wire.results import ResultDecoder
+from ..decoding import Decoding
+from ..limited_log import LimitedLog
 from ..pending import PendingResults
 from .amqp_connection import AmqpConnection
 
@@ -185,9 +188,11 @@ class RpcResults:
         expires: float,
         decoder: ResultDecoder,
         pending: PendingResults,
+        decoding: Decoding,
     ) -> None:
         self._decoder = decoder
         self._pending = pending
+        self._decoding = decoding
         arguments = {"x-expires": int(expires * 1000)}
         declaration = Declaration.of(
             "queue_declare",
@@ -217,24 +222,30 @@ class RpcResults:
     async def close(self) -> None:
         """Stop, and delete the queue: nobody will ever ask for what it still gets."""
         await self._consumer.close()
+        self._decoding.close()
 
     def abort(self) -> None:
         self._consumer.stop()
+        self._decoding.close()
 
     def _on_message(self, message: aiormq.abc.DeliveredMessage) -> None:
         properties = message.header.properties
-        try:
-            update = self._decoder.decode(
-                message.body,
-                properties.content_type,
-                properties.content_encoding,
-                properties.headers,
-                properties.correlation_id,
-            )
-        except ResultUndecodable as error:
-            self._pending.deliver_undecodable(error)
-        else:
-            self._pending.deliver(update)
+        body, headers, task_id = message.body, properties.headers, properties.correlation_id
+        decode = partial(
+            self._decoder.decode,
+            body,
+            properties.content_type,
+            properties.content_encoding,
+            headers,
+            task_id,
+        )
+        self._decoding.take(
+            decode,
+            task_id,
+            partial(self._pending.deliver, size=len(body)),
+            self._pending.deliver_undecodable,
+            slow=self._decoder.is_slow(body, headers),
+        )
 
 
 class AmqpControlChannel:
@@ -243,6 +254,7 @@ class AmqpControlChannel:
     def __init__(self, connection: AmqpConnection, mailbox: ControlMailbox) -> None:
         self._connection = connection
         self._mailbox = mailbox
+        self._unreadable = LimitedLog(logger)
         self._on_reply: Callable[[str, object], None] | None = None
         self._consumer = _Consumer(
             connection,
@@ -274,7 +286,7 @@ class AmqpControlChannel:
                 properties.headers,
             )
         except Exception as error:  # it may have been written by anybody
-            logger.warning("Dropped a reply that can't be read: %s", error)
+            self._unreadable.warning("Dropped a reply that can't be read: %r", error)
             return
         if reply is not None and self._on_reply is not None:
             self._on_reply(*reply)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ... import redis_settings
 from ...wire.wire import Wire
+from ..decoding import Decoding
 from ..pending import PendingResults
 from .amqp_connection import AmqpConnection
 from .amqp_results import AmqpControlChannel, RpcResults
@@ -48,10 +49,16 @@ def configured_transports(
             wire.recorder.backend.get_key_for_task,
             wire.decoder,
             pending,
+            Decoding(loop),
             loop,
         )
         return Transports(sender=sender, results=stored, replies=replies, store=stored)
     results = RpcResults(
-        reading, wire.recorder.reply_to, settings.results.expires, wire.decoder, pending
+        reading,
+        wire.recorder.reply_to,
+        settings.results.expires,
+        wire.decoder,
+        pending,
+        Decoding(loop),
     )
     return Transports(sender=sender, results=results, replies=replies)
