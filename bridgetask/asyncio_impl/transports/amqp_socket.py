@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiormq.connection
+import pamqp.header
 from yarl import URL
 
 from ...settings import Server
@@ -18,16 +19,45 @@ __all__ = ["SocketFactory", "tls_context"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 
+#: The type of the frames that carry the properties of a message, and what precedes those in it.
+_CONTENT_HEADER, _PREFIX = 2, 12
+
+
 class _Reader(asyncio.StreamReader):
-    """Remembers the data that came last, and when."""
+    """Remembers the data that came last, and when; and keeps from aiormq what it can't take.
+
+    Properties can be such that aiormq does not survive them: text that is no UTF-8, a time beyond
+    the calendar, deeply nested headers. RabbitMQ passes them on, and would do so again and again,
+    on each connection that is opened for the one that was lost by it. So one message, of anybody
+    who may write into the queue, would keep all results out.
+    """
 
     last_data = b""
     last_time = 0.0
+    _frame_type = 0
 
     def feed_data(self, data: Any) -> None:
         self.last_data = data
         self.last_time = asyncio.get_running_loop().time()
         super().feed_data(data)
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read as aiormq does it: the type of a frame, channel and size, then all the rest."""
+        data = await super().readexactly(n)
+        if n == 1:
+            self._frame_type = data[0]
+        elif n > _PREFIX and self._frame_type == _CONTENT_HEADER:
+            data = _without_broken_properties(data)
+        return data
+
+
+def _without_broken_properties(data: bytes) -> bytes:
+    """Return the rest of a content header's frame, as one that has no properties if need be."""
+    try:
+        pamqp.header.ContentHeader().unmarshal(data[:-1])
+    except Exception:  # whoever sent it may have written anything
+        return data[:_PREFIX] + bytes(len(data) - _PREFIX - 1) + data[-1:]
+    return data
 
 
 class SocketFactory(aiormq.connection.TransportFactory):
