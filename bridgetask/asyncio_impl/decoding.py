@@ -82,14 +82,17 @@ class Decoding:
         self._on_thread[task_id] -= 1
         if not self._on_thread[task_id]:
             del self._on_thread[task_id]
-        if self._closed or decoding.cancelled():
+        if decoding.cancelled():
             return
-        try:
-            update = decoding.result()
-        except ResultUndecodable as error:
+        error = decoding.exception()
+        if self._closed:
+            return
+        if error is None:
+            deliver(decoding.result())
+        elif isinstance(error, ResultUndecodable):
             fail(error)
         else:
-            deliver(update)
+            raise error
 
     def close(self) -> None:
         """Decode nothing more. What is being decoded is dropped."""

@@ -225,9 +225,9 @@ async def test_after_a_loss_the_next_broker_takes_over(rabbitmq: RabbitMQ) -> No
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("amqp://guest:wr0ng@127.0.0.1:{port}//", "ACCESS_REFUSED"),
+        ("amqp://guest:wr0ng-p4ssword@127.0.0.1:{port}//", "ACCESS_REFUSED"),
         ("amqp://127.0.0.1:{port}/missing", "vhost missing not found"),
-        ("amqp://nobody:nobody@127.0.0.1:{port}//", "refused for user 'nobody'"),
+        ("amqp://nobody:n0bodys-p4ssword@127.0.0.1:{port}//", "refused for user 'nobody'"),
     ],
 )
 async def test_a_refused_login_says_why_at_once_and_without_the_password(
@@ -239,7 +239,7 @@ async def test_a_refused_login_says_why_at_once_and_without_the_password(
         await sends(url.format(port=rabbitmq.port))
     assert time.monotonic() - began < 10
     assert caught.value.code in {403, 530}
-    assert "wr0ng" not in caplog.text + str(caught.value) + repr(caught.value)
+    assert "wr0ng-p4ssword" not in caplog.text + str(caught.value) + repr(caught.value)
 
 
 @pytest.mark.parametrize("broker", ["redis://127.0.0.1//", "memory://", "nonsense://x"])
