@@ -15,9 +15,16 @@ from twisted.logger import eventAsText, globalLogPublisher
 from .servers import TESTERS_PASSWORD
 
 #: The passwords that the tests use, but for guest's, which is a user's name as well.
-PASSWORDS = (TESTERS_PASSWORD, "s3cr3t p@ss/word", "wr0ng-p4ssword", "n0bodys-p4ssword")
+PASSWORDS = (
+    TESTERS_PASSWORD,
+    "s3cr3t p@ss/word",
+    "wr0ng-p4ssword",
+    "n0bodys-p4ssword",
+    "unparsable-s3cret",
+    "al1ces-r3dis",
+    "d3afs-r3dis",
+)
 
-#: Loggers that are quieter by default than the root, or that cost too much to be listened to.
 _FORMATTER = logging.Formatter("%(name)s %(message)s")
 
 

@@ -84,7 +84,7 @@ URLS = {
         "broker_read_url": f"amqp://a:{SECRET}@127.0.0.1:1//",
         "broker_write_url": f"amqp://b:{SECRET}@127.0.0.1:2//",
     },
-    "query": {"broker_url": f"amqp://a:{SECRET}@127.0.0.1:1//?password={SECRET}&heartbeat=5"},
+    "query": {"broker_url": f"amqp://a:{SECRET}@127.0.0.1:1//?heartbeat=5"},
     "tls": {
         "broker_url": f"amqps://a:{SECRET}@127.0.0.1:1//",
         "broker_use_ssl": {"keyfile": SECRET, "password": SECRET},
@@ -144,6 +144,9 @@ async def test_no_error_shows_a_password(
         f"nonsense://a:{SECRET}@host//",
         f"amqp://a:{SECRET}@host//;redis://a:{SECRET}@host//",
         f"a:{SECRET}@host",
+        f"amqp://a:{SECRET}@host//?password={SECRET}",
+        f"amqp://a:{SECRET}@host//?connect_timeout={SECRET}",
+        f"amqp://a:{SECRET}@host//?heartbeat={SECRET}",
     ],
 )
 async def test_a_url_that_cannot_be_used_is_not_quoted(url: str) -> None:

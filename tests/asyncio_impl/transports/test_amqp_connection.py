@@ -250,8 +250,8 @@ async def test_an_unsupported_broker_says_which_are_supported(broker: str) -> No
 
 async def test_an_unparsable_url_is_refused_without_quoting_it() -> None:
     with pytest.raises(InvalidOption, match="broker_url: can't be parsed") as caught:
-        await sends("amqp://user:secret@host:noport//")
-    assert "secret" not in str(caught.value)
+        await sends("amqp://user:unparsable-s3cret@host:noport//")
+    assert "unparsable-s3cret" not in str(caught.value)
 
 
 async def test_a_broker_that_never_answers_is_given_up_in_time() -> None:
