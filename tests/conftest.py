@@ -112,6 +112,7 @@ async def no_task_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[N
     assert not left
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     watch_over_the_session(config)
 

@@ -74,6 +74,10 @@ def watch_over_the_session(config: pytest.Config) -> None:
     logging.getLogger().addHandler(WATCH)
     globalLogPublisher.addObserver(WATCH.observe)
     config.pluginmanager.register(_Warnings())
+    # What pytest shows, and keeps for caplog, stays what it was: by default a root logger has this.
+    plugin: Any = config.pluginmanager.get_plugin("logging-plugin")
+    for handler in (plugin.caplog_handler, plugin.report_handler):
+        handler.setLevel(logging.WARNING)
 
 
 class _Warnings:

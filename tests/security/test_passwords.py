@@ -18,7 +18,7 @@ import pytest
 from celery import Celery
 from twisted.logger import Logger
 
-from bridgetask import BridgetaskError, BrokerUnreachable, Client, InvalidOption
+from bridgetask import BackendError, BridgetaskError, BrokerUnreachable, Client, InvalidOption
 from bridgetask.settings import Settings
 from bridgetask.testing import InMemoryClient
 from bridgetask.twisted_compat import TwistedCelery
@@ -85,6 +85,18 @@ URLS = {
         "broker_write_url": f"amqp://b:{SECRET}@127.0.0.1:2//",
     },
     "query": {"broker_url": f"amqp://a:{SECRET}@127.0.0.1:1//?heartbeat=5"},
+    "redis": {
+        "broker_url": "amqp://127.0.0.1:1//",
+        "backend": f"redis://a:{SECRET}@127.0.0.1:1/0?password={SECRET}",
+    },
+    "sentinel": {
+        "broker_url": "amqp://127.0.0.1:1//",
+        "backend": f"sentinel://a:{SECRET}@127.0.0.1:1/0",
+        "result_backend_transport_options": {
+            "master_name": "m",
+            "sentinel_kwargs": {"password": SECRET},
+        },
+    },
     "tls": {
         "broker_url": f"amqps://a:{SECRET}@127.0.0.1:1//",
         "broker_use_ssl": {"keyfile": SECRET, "password": SECRET},
@@ -102,6 +114,8 @@ def test_no_repr_shows_a_password(conf: dict[str, Any]) -> None:
     client = Client(celery)
     settings = Settings.from_app(celery)
     things = [client, TwistedCelery(celery), InMemoryClient(celery), client._wire, settings]
+    if settings.results.redis is not None:
+        things.append(settings.results.redis)
     for broker in (settings.write, settings.read):
         things += [broker, *broker.servers, next(broker.cycle())]
     for thing in things:
@@ -133,6 +147,21 @@ async def test_no_error_shows_a_password(
             assert not found_in(text), text
     assert not found_in(caplog.text)
     assert isinstance(errors[0], BrokerUnreachable)
+
+
+async def test_an_error_of_redis_shows_no_password(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    (dead,) = free_ports(1)
+    celery = make_app("hidden", rabbitmq.url(), f"redis://a:{SECRET}@127.0.0.1:{dead}/0")
+    client = Client(celery, send_timeout=2)
+    with pytest.raises(BackendError) as caught:
+        await client.connect()
+    await client.close()
+    error = caught.value
+    for text in [*shown(error), "".join(traceback.format_exception(error)), caplog.text]:
+        assert not found_in(text), text
 
 
 @pytest.mark.parametrize(
