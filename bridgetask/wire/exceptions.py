@@ -57,16 +57,17 @@ def _is_loaded(encoded: Mapping[str, Any]) -> bool:
         raise TypeError("exc_type and exc_module must be strings")
     found: Any = sys.modules.get(module) if module is not None else None
     for part in name.split("."):
-        if isinstance(found, ModuleType):
+        if issubclass(type(found), ModuleType):  # isinstance asks an object for its __class__
             members = object.__getattribute__(found, "__dict__")
-        elif isinstance(found, type):
+        elif issubclass(type(found), type):
             members = type.__getattribute__(found, "__dict__")
         else:
             return False
         found = members.get(part)
-        if found is not None and not isinstance(found, type):
+        if found is not None and not issubclass(type(found), type):
             break
-    if found is not None and not (isinstance(found, type) and issubclass(found, BaseException)):
+    is_class = issubclass(type(found), type)
+    if found is not None and not (is_class and issubclass(found, BaseException)):
         raise SecurityError(f"Expected an exception class, got {module}.{name}")
     return found is not None
 

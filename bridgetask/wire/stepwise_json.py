@@ -21,6 +21,7 @@ _WINDOW, _SMALL = 65_536, 512
 def loads(document: str, object_hook: Callable[[dict[str, Any]], Any]) -> Any:
     """Decode as ``json.loads`` does. A single string or number is one step, however long it is.
 
+    :param object_hook: may be called more than once for an object, with the same members.
     :raises json.JSONDecodeError: the document is broken.
     :raises RecursionError: it is nested too deeply.
     """
@@ -91,11 +92,11 @@ class _Reader:
         if comma < len(closing):
             return None
         try:
-            # If this is well-formed, the comma is the array's own.
-            values, _ = self._scan(f"[{window[:comma]}]", 0)
+            values, end = self._scan(f"[{window[:comma]}]", 0)
         except (StopIteration, json.JSONDecodeError):
             return None
-        return values, comma + 1
+        # If all of it is well-formed, the comma is the array's own.
+        return (values, comma + 1) if end == comma + 2 else None
 
     def _one_by_one(self, window: str) -> tuple[list[Any], int]:
         """Decode the elements that a comma follows, and that are in the window as a whole."""
@@ -115,21 +116,21 @@ class _Reader:
     def _object(self, at: int) -> tuple[Any, int]:
         members: dict[str, Any] = {}
         at = self.skip(at)
-        if self._document[at : at + 1] != "}":
-            while True:
-                if self._document[at : at + 1] != '"':
-                    raise json.JSONDecodeError(
-                        "Expecting property name enclosed in double quotes", self._document, at
-                    )
-                key, at = self._scalar(at)
-                at = self.skip(at)
-                if self._document[at : at + 1] != ":":
-                    raise json.JSONDecodeError("Expecting ':' delimiter", self._document, at)
-                members[key], at = self.value(self.skip(at + 1))
-                at = self._delimiter(at, "}")
-                if self._document[at - 1] == "}":
-                    break
-        return self._hook(members), at
+        if self._document[at : at + 1] == "}":
+            return self._hook(members), at + 1
+        while True:
+            if self._document[at : at + 1] != '"':
+                raise json.JSONDecodeError(
+                    "Expecting property name enclosed in double quotes", self._document, at
+                )
+            key, at = self._scalar(at)
+            at = self.skip(at)
+            if self._document[at : at + 1] != ":":
+                raise json.JSONDecodeError("Expecting ':' delimiter", self._document, at)
+            members[key], at = self.value(self.skip(at + 1))
+            at = self._delimiter(at, "}")
+            if self._document[at - 1] == "}":
+                return self._hook(members), at
 
     def _delimiter(self, at: int, closing: str) -> int:
         """Return where the next element begins, or what follows ``closing``."""

@@ -9,11 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 from urllib.parse import quote
 
 import pytest
+from amqp.transport import SSLTransport
 
 from bridgetask import BrokerUnreachable, Client, InvalidOption, Refused
+from bridgetask.asyncio_impl.transports.amqp_socket import tls_context
+from bridgetask.settings import Settings
 
 from ...fakes import proxy
 from ...fix_rabbitmq import make_app, take
@@ -170,6 +174,67 @@ async def test_tls_refuses_what_does_not_fit(
         options = {"context": {"cafile": str(certificates["other_ca"])}}
     with pytest.raises(BrokerUnreachable):
         await sends(f"amqp://127.0.0.1:{rabbitmq.tls_port}//", broker_use_ssl=options)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [("amqps", {}), ("amqp", {"broker_use_ssl": True}), ("amqp", {"broker_use_ssl": {}})],
+    ids=["amqps", "broker_use_ssl=True", "no options"],
+)
+async def test_a_broker_is_verified_where_nothing_is_said(
+    rabbitmq: RabbitMQ, scheme: str, options: dict[str, Any]
+) -> None:
+    """By the system's CAs, which do not know the test's. Without TLS, {} is nothing in Celery."""
+    expected = "TLS failed|reset|closed" if options.get("broker_use_ssl") != {} else "."
+    with pytest.raises(BrokerUnreachable, match=expected):
+        await sends(
+            f"{scheme}://127.0.0.1:{rabbitmq.tls_port}//", broker_connection_timeout=1, **options
+        )
+
+
+@pytest.mark.parametrize("missing", ["ca_certs", "certfile", "keyfile"])
+async def test_a_certificate_that_is_missing_is_an_error_and_nothing_is_sent_unverified(
+    rabbitmq: RabbitMQ, tls: dict[str, Any], missing: str
+) -> None:
+    with pytest.raises(BrokerUnreachable, match="No such file"):
+        await sends(
+            f"amqp://127.0.0.1:{rabbitmq.tls_port}//",
+            broker_use_ssl={**tls, missing: "/nowhere/at/all.pem"},
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        True,
+        {},
+        {"cert_reqs": ssl.CERT_REQUIRED},
+        {"cert_reqs": ssl.CERT_OPTIONAL},
+        {"cert_reqs": ssl.CERT_NONE},
+        {"server_hostname": "h"},
+        {"server_hostname": "h", "ca_certs": "ca"},
+        {"ca_certs": "ca", "cert_reqs": ssl.CERT_NONE},
+        {"context": {"check_hostname": True}},
+        {"context": {}},
+    ],
+    ids=str,
+)
+def test_tls_verifies_what_py_amqp_verifies(
+    options: Any, certificates: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(options, dict) and "ca_certs" in options:
+        options = {**options, "ca_certs": str(certificates["ca"])}
+    celery = make_app("verifies", "amqp://h//", broker_use_ssl=options or {"ca_certs": None})
+    ours, _ = tls_context(Settings.from_app(celery).write.servers[0])
+    used: list[ssl.SSLContext] = []
+    monkeypatch.setattr(
+        ssl.SSLContext, "wrap_socket", lambda self, **options: used.append(self) or MagicMock()
+    )
+    given = options if isinstance(options, dict) else {}
+    SSLTransport("h", **given)._wrap_socket(MagicMock(), **given)
+    (theirs,) = used
+    assert (ours.verify_mode, ours.check_hostname) == (theirs.verify_mode, theirs.check_hostname)
+    assert (ours.protocol, ours.minimum_version) == (theirs.protocol, theirs.minimum_version)
 
 
 async def test_plain_amqp_to_a_tls_port_fails_in_time(rabbitmq: RabbitMQ) -> None:
