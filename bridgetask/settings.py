@@ -166,10 +166,13 @@ def _broker(
         connection = connect()
         urls = tuple(connection.alt) or (getattr(app.conf, setting) or "amqp://",)
         connections = [connect(url) for url in urls] if len(urls) > 1 else [connection]
+        servers = tuple(_server(app, each, heartbeat) for each in connections)
+    except InvalidOption:
+        raise
     except (ValueError, TypeError):  # what these say may quote the password
         raise InvalidOption("broker_url", "can't be parsed") from None
     return BrokerSettings(
-        servers=tuple(_server(app, each, heartbeat) for each in connections),
+        servers=servers,
         failover_strategy=app.conf.broker_failover_strategy or "round-robin",
         _urls=urls,
     )
@@ -192,6 +195,8 @@ def _server(app: Celery, connection: Connection, heartbeat: float | None) -> Ser
     if heartbeat is None:
         heartbeat = min(connection.heartbeat or app.conf.broker_heartbeat or 0, _LONGEST_HEARTBEAT)
     host = info["hostname"]
+    if "@" in host:  # kombu takes a URL without a scheme for a host, with all that is in it
+        raise ValueError
     return Server(
         host="127.0.0.1" if host == "localhost" else host,  # as kombu's pyamqp transport does
         port=int(info["port"]),

@@ -26,6 +26,7 @@ from celery import Celery
 
 from bridgetask import Client
 
+from .fix_passwords import no_password_logged, watch_over_the_session
 from .fix_rabbitmq import (
     app,
     broker_url,
@@ -51,6 +52,7 @@ __all__ = [
     "broker_url",
     "certificates",
     "lonely_app",
+    "no_password_logged",
     "own_redis",
     "rabbitmq",
     "redis_app",
@@ -113,6 +115,11 @@ async def no_task_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[N
             break
         await asyncio.sleep(0.01)
     assert not left
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    watch_over_the_session(config)
 
 
 def pytest_unconfigure() -> None:

@@ -27,7 +27,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def rabbitmq(certificates: dict[str, Path]) -> Iterator[RabbitMQ]:
     """A private node with users, virtual hosts, TLS and a limit on the size of messages."""
     with RabbitMQ(
-        users={"alice": "s3cr3t p@ss/word", "nobody": "nobody", "client": "unused"},
+        users={"alice": "s3cr3t p@ss/word", "nobody": "n0bodys-p4ssword", "client": "unused"},
         virtual_hosts=("/", "plain", "a/b", "per%cent", "umläut"),
         tls={"ca": certificates["ca"], "cert": certificates["cert"], "key": certificates["key"]},
         plugins=("rabbitmq_auth_mechanism_ssl",),

@@ -29,8 +29,8 @@ def redis_server(certificates: dict[str, Path]) -> Iterator[Redis]:
     """A private server with TLS and with users; ``deaf`` may not subscribe to anything."""
     with Redis(
         users={
-            "alice": "on >s3cr3t ~* &* +@all",
-            "deaf": "on >deaf ~* resetchannels +@all",
+            "alice": "on >al1ces-r3dis ~* &* +@all",
+            "deaf": "on >d3afs-r3dis ~* resetchannels +@all",
         },
         tls={"ca": certificates["ca"], "cert": certificates["cert"], "key": certificates["key"]},
     ) as server:

@@ -34,6 +34,10 @@ _RABBITMQ_BIN = next(
 )
 
 
+#: Who tests log in as. guest's password can't be told from its name where it should not be.
+TESTER, TESTERS_PASSWORD = "tester", "t3sters-s3cret"
+
+
 def free_ports(count: int) -> list[int]:
     """Return ports on loopback that nobody uses."""
     with ExitStack() as stack:
@@ -100,7 +104,7 @@ class RabbitMQ:
             "".join(f"{key} = {value}\n" for key, value in settings.items())
         )
         (self._base / "plugins").write_text(f"[{','.join(plugins)}].")
-        accounts = {"guest": "guest", **(users or {})}
+        accounts = {"guest": "guest", TESTER: TESTERS_PASSWORD, **(users or {})}
         definitions = {
             "users": [
                 {"name": name, "password_hash": _hashed(password), "tags": "administrator"}
@@ -130,7 +134,9 @@ class RabbitMQ:
             "LC_ALL": "C.UTF-8",
         }
 
-    def url(self, virtual_host: str = "/", user: str = "guest", password: str = "guest") -> str:
+    def url(
+        self, virtual_host: str = "/", user: str = TESTER, password: str = TESTERS_PASSWORD
+    ) -> str:
         """Return the AMQP URL of the node."""
         path = "/" if virtual_host == "/" else quote(virtual_host, safe="")
         return f"amqp://{quote(user)}:{quote(password)}@127.0.0.1:{self.port}/{path}"

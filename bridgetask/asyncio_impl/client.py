@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
+from ..wire.compression import DEFAULT_LIMIT
 from ..wire.recorder import RecordedCall
 from ..wire.wire import Wire
 from .control import Control
@@ -69,6 +70,8 @@ class Client:
         Further ones wait here, and so does whoever waits for their ``sent()``.
     :param max_queued: how many messages may wait for the broker's confirm in all. One call more
         raises :class:`bridgetask.errors.Overloaded`. The rest of a large group waits its turn.
+    :param max_result_size: bytes that a result may have, once it is decompressed: 256 MiB, unless
+        given. One that has more fails with :class:`bridgetask.errors.ResultUndecodable`.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Client:
         heartbeat: float | None = None,
         max_in_flight: int = 128,
         max_queued: int = 100_000,
+        max_result_size: int = DEFAULT_LIMIT,
     ) -> None:
         for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
             if not isinstance(seconds, (int, float)) or seconds <= 0:
@@ -96,6 +100,7 @@ class Client:
         self._heartbeat = heartbeat
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
+        self._max_result_size = _checked_size(max_result_size)
         self._built_wire: Wire | None = None
         self._process = 0
         self._session: Session | None = None
@@ -352,6 +357,7 @@ class Client:
                 reply_to,
                 heartbeat=self._heartbeat,
                 max_in_flight=self._max_in_flight,
+                max_result_size=self._max_result_size,
             )
             self._process = os.getpid()
         return self._built_wire
@@ -415,6 +421,12 @@ class Client:
         task = asyncio.get_running_loop().create_task(revoke())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _checked_size(value: Any) -> int:
+    if not isinstance(value, int) or value <= 0:
+        raise InvalidOption("max_result_size", f"must be a positive number of bytes, not {value!r}")
+    return value
 
 
 def _checked_on_cancel(value: Any) -> OnCancel:

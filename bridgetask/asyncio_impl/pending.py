@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -11,6 +11,8 @@ from weakref import WeakSet, WeakValueDictionary
 from ..errors import BackendError, BridgetaskError, ResultUndecodable, Unconfirmed
 from ..wire.results import TaskUpdate
 from .completion import Completion
+from .early import EarlyUpdates
+from .limited_log import LimitedLog
 
 __all__ = ["Outcome", "PendingResults", "Updates"]
 
@@ -18,8 +20,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: How many updates are kept for an ``updates()`` that begins late.
 _HISTORY = 256
-#: For how many linked tasks updates are kept until somebody asks.
-_EARLY = 1000
 
 
 class Outcome:
@@ -180,7 +180,8 @@ class PendingResults:
         #: Whether linked tasks may report. Up to Celery 5.5 they do not say who called them.
         self.expects_links: bool = False
         #: Updates of tasks that other tasks called, and that nobody has asked for yet.
-        self._early: OrderedDict[str, list[TaskUpdate]] = OrderedDict()
+        self._early = EarlyUpdates()
+        self._dropped = LimitedLog(logger)
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -203,7 +204,7 @@ class PendingResults:
         outcome = self._outcomes.get(task_id)
         if outcome is None:
             outcome = self._outcomes[task_id] = Outcome(task_id, self._held)
-            for update in self._early.pop(task_id, ()):
+            for update in self._early.take(task_id):
                 outcome.apply(update)
         return outcome
 
@@ -222,13 +223,16 @@ class PendingResults:
         """Return the outcome of a task if somebody holds a handle of it."""
         return self._outcomes.get(task_id)
 
-    def deliver(self, update: TaskUpdate) -> None:
-        """Hand an update to whoever waits for that task."""
+    def deliver(self, update: TaskUpdate, size: int = 0) -> None:
+        """Hand an update to whoever waits for that task.
+
+        :param size: bytes that it came in.
+        """
         outcome = self._outcomes.get(update.task_id)
         if outcome is None and (update.parent_id is not None or self.expects_links):
-            self._keep(update)
+            self._early.keep(update, size)
         elif outcome is None:
-            logger.debug("Nobody waits for the %s of task %s", update.state, update.task_id)
+            logger.debug("Nobody waits for the %.40r of task %.100r", update.state, update.task_id)
         else:
             outcome.apply(update)
 
@@ -236,7 +240,7 @@ class PendingResults:
         """Fail the one result that can't be read."""
         outcome = self._outcomes.get(error.task_id) if error.task_id else None
         if outcome is None:
-            logger.warning("Dropped a message for task %s: %s", error.task_id, error)
+            self._dropped.warning("Dropped a message for task %.300r: %s", error.task_id, error)
             return
         outcome.fail(error)
 
@@ -244,13 +248,3 @@ class PendingResults:
         """Give up on every result that is still to come."""
         for outcome in self:
             outcome.fail(error)
-
-    def _keep(self, update: TaskUpdate) -> None:
-        """Keep what a linked task reports until somebody asks for it.
-
-        That may come before the result of the task that called it, which is what names it.
-        """
-        self._early.setdefault(update.task_id, []).append(update)
-        if len(self._early) > _EARLY:
-            task_id, _ = self._early.popitem(last=False)
-            logger.debug("Nobody asked for the result of the linked task %s", task_id)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from ..errors import ResultTimeout, ResultUnavailable, SendError
+from ..errors import ResultTimeout, ResultUnavailable, ResultUndecodable, SendError
 from ..wire.results import TaskUpdate
 from .completion import Completion
 from .pending import Outcome, Updates
@@ -355,7 +355,12 @@ class AsyncResult(TaskState, Generic[R]):
 
     def _child(self, encoded: Any) -> AnyResult:
         """Make the handle of a child, which lives as long as this one."""
-        child = self._client._handle_of_tree(self._session, encoded)
+        try:
+            child = self._client._handle_of_tree(self._session, encoded)
+        except RecursionError as error:
+            raise ResultUndecodable(
+                "the children are nested too deeply", task_id=self.id
+            ) from error
         if self._outcome.children is None:
             self._outcome.children = {}
         for each in child._outcomes():

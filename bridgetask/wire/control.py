@@ -94,6 +94,9 @@ class Purge:
     declarations: tuple[Declaration, ...]
 
 
+_LATEST_CLOCK = 2**62
+
+
 class ControlMailbox:
     """Writes commands and reads replies as Celery does, under an address of our own.
 
@@ -166,11 +169,16 @@ class ControlMailbox:
         :raises Exception: whatever kombu raises for a message that can't be read.
         """
         given = headers or {}
-        self._mailbox.clock.adjust(given.get("clock") or 0)
-        expires = given.get("expires")
+        ticket, clock, expires = given["ticket"], given.get("clock") or 0, given.get("expires")
+        if not isinstance(ticket, str):
+            raise TypeError("ticket must be a string")
+        # The clock is the app's. One near AMQP's largest number would stop it from sending.
+        if not isinstance(clock, int) or not 0 <= clock <= _LATEST_CLOCK:
+            raise ValueError("clock must be a number of 62 bits at most")
+        self._mailbox.clock.adjust(clock)
         if expires and time() > expires:
             return None
-        return given["ticket"], load(body, content_type, content_encoding, given, self._accept)
+        return ticket, load(body, content_type, content_encoding, given, self._accept)
 
 
 class _Unanswered(BaseException):

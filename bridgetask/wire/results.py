@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from celery.backends import base as celery_backends
 from celery.backends.base import Backend
-from celery.exceptions import TaskRevokedError
 from celery.result import EagerResult
-from celery.utils.serialization import UnpickleableExceptionWrapper
-from kombu.message import Message
-from kombu.serialization import loads, prepare_accept_content
+from kombu.serialization import prepare_accept_content, registry
+from kombu.utils.json import loads as json_loads
 
-from ..errors import RemoteTraceback, ResultUndecodable, TaskFailed, TaskRevoked
+from ..errors import ResultUndecodable, TaskRevoked
+from . import stepwise_json
+from .compression import DEFAULT_LIMIT, TooLarge, decompress
+from .exceptions import rebuild_exception
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -41,6 +46,17 @@ PENDING, STARTED, SUCCESS, FAILURE, REVOKED = (
     states.FAILURE,
     states.REVOKED,
 )
+
+_JSON = "application/json"
+
+#: Bytes from which on a body is slow to decode. Less takes a few milliseconds at most.
+_SLOW = 128 * 1024
+
+#: What a result that its backend has compressed begins with, from Celery 5.7 on.
+_COMPRESSED: bytes = getattr(celery_backends, "COMPRESSED_PAYLOAD_MAGIC", b"\0celery-compressed\0")
+
+#: Characters of what an error says that are kept.
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +94,41 @@ def load(
     content_encoding: str | None,
     headers: Mapping[str, Any] | None,
     accept: set[str] | None,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    in_steps: bool = False,
 ) -> Any:
     """Decode a body as ``kombu.Message.decode`` does, compression included.
 
+    :param limit: bytes that the body may have, once it is decompressed.
+    :param in_steps: whether to let other threads run while JSON is decoded, which takes longer.
+    :raises TooLarge: it has more.
     :raises Exception: whatever kombu raises for content that is broken or not accepted.
     """
-    given: dict[str, Any] = {"body": body, "headers": dict(headers or {})}
-    message = Message(**given)
-    if message.errors:  # kept by kombu from undoing the compression
-        raise message.errors[0][1]
-    decode: Any = loads
-    return decode(message.body, content_type, content_encoding, accept=accept)
+    if len(body) > limit:
+        raise TooLarge(limit)
+    compression = (headers or {}).get("compression")
+    if compression:
+        body = decompress(body, compression, limit)
+    decode: Any = (_json_in_steps() if in_steps else registry).loads
+    return decode(body, content_type, content_encoding, accept=accept)
 
 
 class ResultDecoder:
-    """Decodes results as the app's own backend would.
+    """Decodes results as the app's own backend would. Safe to use from any thread.
 
     :param app: the Celery app, whose ``result_accept_content`` and serialisers apply.
     :param backend: Celery's backend that stores results, where one does.
+    :param max_size: bytes that a result may have, once it is decompressed.
     """
 
-    def __init__(self, app: Celery, backend: Backend | None = None) -> None:
+    def __init__(
+        self, app: Celery, backend: Backend | None = None, *, max_size: int = DEFAULT_LIMIT
+    ) -> None:
         conf = app.conf
         accept = conf.result_accept_content
         self._accept = prepare_accept_content(conf.accept_content if accept is None else accept)
+        self._max_size = max_size
         # Celery's base class, for its decoding alone: it has no connection to anything.
         self._backend = backend or Backend(app=app)
 
@@ -112,24 +139,46 @@ class ResultDecoder:
         content_encoding: str | None,
         headers: Mapping[str, Any] | None,
         correlation_id: str | None,
+        in_steps: bool = False,
     ) -> TaskUpdate:
         """Decode one message.
 
+        :param in_steps: whether to let other threads run meanwhile, which takes longer.
         :raises ResultUndecodable: with the id of the task it is about, as far as that is known.
         """
         try:
-            meta = load(body, content_type, content_encoding, headers, self._accept)
+            meta = load(
+                body,
+                content_type,
+                content_encoding,
+                headers,
+                self._accept,
+                limit=self._max_size,
+                in_steps=in_steps,
+            )
             return self._update(meta, meta["task_id"])
         except Exception as error:
             raise _undecodable(error, correlation_id) from error
 
-    def decode_stored(self, payload: bytes, task_id: str) -> TaskUpdate:
-        """Decode what the backend has stored for a task.
+    def decode_stored(self, payload: bytes, task_id: str, in_steps: bool = False) -> TaskUpdate:
+        """Decode what the backend has stored for a task, as ``Backend.decode`` does.
 
+        :param in_steps: whether to let other threads run meanwhile, which takes longer.
         :raises ResultUndecodable: it can't be read.
         """
+        backend = self._backend
         try:
-            return self._update(self._backend.decode(payload), task_id)
+            method, body = _stored(payload)
+            meta = load(
+                body,
+                backend.content_type,
+                backend.content_encoding,
+                {"compression": method},
+                backend.accept,
+                limit=self._max_size,
+                in_steps=in_steps,
+            )
+            return self._update(meta, task_id)
         except Exception as error:
             raise _undecodable(error, task_id) from error
 
@@ -143,6 +192,11 @@ class ResultDecoder:
         except Exception as error:
             raise _undecodable(error, group_id) from error
 
+    def is_slow(self, body: bytes, headers: Mapping[str, Any] | None = None) -> bool:
+        """Tell whether decoding a message, or what is stored, may take more than a few ms."""
+        compressed = (headers or {}).get("compression") or _stored(body)[0]
+        return len(body) >= _SLOW or bool(compressed)
+
     def encode_result(self, result: Any, state: str) -> Any:
         """Prepare a value or an exception for serialising, as a worker's backend does."""
         return self._backend.encode_result(result, state)
@@ -153,7 +207,7 @@ class ResultDecoder:
             raise TypeError("task_id and status must be strings")
         result, traceback = meta.get("result"), meta.get("traceback")
         if state in states.EXCEPTION_STATES:
-            result = self._exception(task_id, state, result, traceback)
+            result = rebuild_exception(self._backend, task_id, state, result, traceback)
         children = meta.get("children")
         parent_id = meta.get("parent_id")
         return TaskUpdate(
@@ -166,66 +220,38 @@ class ResultDecoder:
             meta=meta,
         )
 
-    def _exception(self, task_id: str, state: str, encoded: Any, traceback: Any) -> BaseException:
-        """Rebuild an exception by ``Backend.exception_to_python``, and make it safe to raise."""
-        rebuilt = self._backend.exception_to_python(encoded)
-        if rebuilt is None:
-            return TaskFailed("unknown", traceback=traceback, task_id=task_id)
-        if state == states.REVOKED or isinstance(rebuilt, TaskRevokedError):
-            return TaskRevoked(str(rebuilt) or "revoked", task_id=task_id)
-        if _is_control_flow(rebuilt) or not _is_itself(rebuilt, encoded):
-            rebuilt = _task_failed(task_id, rebuilt, encoded, traceback)
-        if traceback and isinstance(traceback, str) and rebuilt.__cause__ is None:
-            rebuilt.__cause__ = RemoteTraceback(traceback)
-        return rebuilt
+
+def _json_in_steps() -> Any:
+    """Return kombu's registry, with its own way of decoding JSON replaced by one in steps."""
+    if registry._decoders.get(_JSON) is not json_loads:  # the program has registered another one
+        return registry
+    replaced: Any = copy(registry)
+    in_steps = partial(json_loads, _loads=stepwise_json.loads)
+    replaced._decoders = {**registry._decoders, _JSON: in_steps}
+    return replaced
+
+
+def _stored(payload: bytes) -> tuple[str | None, bytes]:
+    """Tell how a backend has compressed what it stored; follows ``decompress_payload``."""
+    if not payload.startswith(_COMPRESSED):
+        return None, payload
+    method, _, body = payload[len(_COMPRESSED) :].partition(b"\0")
+    return method.decode(), body
 
 
 def _undecodable(error: Exception, task_id: str | None) -> ResultUndecodable:
     return ResultUndecodable(
-        f"the result can't be read: {type(error).__name__}: {error}", task_id=task_id
+        f"the result can't be read: {type(error).__name__}: {_described(error)}", task_id=task_id
     )
 
 
-def _is_control_flow(error: BaseException) -> bool:
-    """Tell whether raising the error would stop the caller's program, task or generator."""
-    return not isinstance(error, Exception) or isinstance(
-        error, (StopIteration, StopAsyncIteration)
-    )
-
-
-def _is_itself(rebuilt: BaseException, encoded: Any) -> bool:
-    """Tell whether the class that a worker named was found, and took its arguments.
-
-    Where it wasn't, Celery makes up a class of that name, or a plain ``Exception``.
-    """
-    if isinstance(rebuilt, UnpickleableExceptionWrapper):
-        return False
-    if not isinstance(encoded, Mapping) or encoded.get("exc_module") is None:
-        return isinstance(encoded, BaseException)
-    cls = type(rebuilt)
-    return (cls.__module__, cls.__qualname__) == (encoded["exc_module"], encoded["exc_type"])
-
-
-def _task_failed(
-    task_id: str, rebuilt: BaseException, encoded: Any, traceback: str | None
-) -> TaskFailed:
-    if isinstance(rebuilt, UnpickleableExceptionWrapper):  # what a worker sends in its place
-        return TaskFailed(
-            str(rebuilt.exc_cls_name),
-            tuple(rebuilt.exc_args or ()),
-            exc_module=rebuilt.exc_module,
-            traceback=traceback,
-            task_id=task_id,
-        )
-    named = encoded if isinstance(encoded, Mapping) else {}
-    arguments = named.get("exc_message", rebuilt.args)
-    return TaskFailed(
-        str(named.get("exc_type", type(rebuilt).__qualname__)),
-        tuple(arguments) if isinstance(arguments, (list, tuple)) else (arguments,),
-        exc_module=named.get("exc_module", type(rebuilt).__module__),
-        traceback=traceback,
-        task_id=task_id,
-    )
+def _described(error: Exception) -> str:
+    """Return what an error says, fit for a log: it may quote what anybody may have written."""
+    try:
+        text = str(error)[:_LONGEST_REASON]
+    except Exception:
+        text = ""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def is_eager_result(result: object) -> bool:
@@ -250,7 +276,7 @@ def result_tree(encoded: Any) -> tuple[str, Any, list[Any] | None]:
     except (TypeError, ValueError):
         node_id = parent = members = None
     if not isinstance(node_id, str) or not isinstance(members, (list, tuple, type(None))):
-        raise ResultUndecodable(f"a child can't be read: {encoded!r}")
+        raise ResultUndecodable(f"a child can't be read: {short_repr(encoded)}")
     return node_id, parent, None if members is None else list(members)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
+from .compression import DEFAULT_LIMIT
 from .control import ControlMailbox
 from .recorder import Recorder
 from .results import ResultDecoder
@@ -27,15 +28,18 @@ class Wire:
     mailbox: ControlMailbox
 
     @classmethod
-    def of(cls, app: Celery, reply_to: str, **options: Any) -> Wire:
+    def of(
+        cls, app: Celery, reply_to: str, *, max_result_size: int = DEFAULT_LIMIT, **options: Any
+    ) -> Wire:
         """Read the app's configuration.
 
         :param reply_to: the address that workers shall send results to.
+        :param max_result_size: bytes that a result may have, once it is decompressed.
         :param options: those of :meth:`bridgetask.settings.Settings.from_app`.
         :raises InvalidOption: the configuration can't be used.
         """
         settings = Settings.from_app(app, **options)
         recorder = Recorder(app, reply_to, backend=settings.results.backend)
         stored = recorder.backend if settings.results.redis is not None else None
-        decoder = ResultDecoder(app, stored)
+        decoder = ResultDecoder(app, stored, max_size=max_result_size)
         return cls(app, settings, recorder, decoder, ControlMailbox(app, recorder))

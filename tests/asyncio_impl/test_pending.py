@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import gc
+import logging
+import tracemalloc
+
+import pytest
 
 from bridgetask import ClientClosed, ResultUndecodable, TaskUpdate
-from bridgetask.asyncio_impl import pending
+from bridgetask.asyncio_impl import early
 from bridgetask.asyncio_impl.pending import PendingResults
 
 
@@ -34,12 +38,64 @@ def test_results_of_linked_tasks_may_come_in_any_order() -> None:
 
 def test_what_nobody_asks_for_is_kept_within_bounds() -> None:
     results = PendingResults()
-    for number in range(pending._EARLY + 10):
+    for number in range(early._TASKS + 10):
         results.deliver(TaskUpdate(str(number), "SUCCESS", parent_id="t"))
         results.deliver(TaskUpdate(f"no parent {number}", "SUCCESS"))
-    assert len(results._early) == pending._EARLY
+    assert len(results._early) == early._TASKS
     assert results.register("5").final is None
     assert results.register("15").final is not None
+
+
+def test_updates_of_one_task_that_nobody_asks_for_are_kept_within_bounds() -> None:
+    results = PendingResults()
+    for number in range(early._UPDATES + 10):
+        results.deliver(TaskUpdate("t", "PROGRESS", number, parent_id="p"))
+    assert len(results.register("t").history or ()) == early._UPDATES
+    for _ in range(10):
+        results.deliver(TaskUpdate("ended", "SUCCESS", parent_id="p"))
+    assert len(results._early._kept["ended"]) == 1
+
+
+def test_bytes_of_what_nobody_asks_for_are_kept_within_bounds() -> None:
+    results = PendingResults()
+    for number in range(10):
+        results.deliver(TaskUpdate(str(number), "SUCCESS", parent_id="p"), early._BYTES // 4)
+    assert len(results._early) == 4
+    assert results.register("9").final is not None
+    assert results._early._size == early._BYTES // 4 * 3
+    results.deliver(TaskUpdate("huge", "SUCCESS", parent_id="p"), early._BYTES + 1)
+    assert (len(results._early), results._early._size) == (0, 0)
+
+
+def test_a_flood_of_messages_for_nobody_takes_no_memory_and_few_lines_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    results = PendingResults()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            results.deliver(TaskUpdate(f"unknown {number}", "SUCCESS", number))
+            results.deliver_undecodable(ResultUndecodable("broken", task_id=f"unknown {number}"))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
+    assert len(caplog.records) == 10
+
+
+def test_what_is_logged_of_a_hostile_id_is_one_short_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    results = PendingResults()
+    hostile = "\n2026-01-01 CRITICAL forged\x1b[2J\ud800" + "x" * 10_000
+    results.deliver_undecodable(ResultUndecodable("broken", task_id=hostile))
+    results.deliver(TaskUpdate(hostile, hostile))
+    assert len(caplog.messages) == 2
+    for line in caplog.messages:
+        assert len(line) < 500
+        assert line.isprintable()
 
 
 def test_after_a_final_update_nothing_changes() -> None:

@@ -96,7 +96,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if TALLY.combinations:
         terminalreporter.section("differential")
         terminalreporter.line(
-            f"{len(TALLY.combinations)} different calls, {TALLY.messages} messages: what bridgetask "
-            f"sent is what Celery {version('celery')}'s own client sent. "
+            f"{len(TALLY.combinations)} different calls, {TALLY.messages} messages: "
+            f"what bridgetask sent is what Celery {version('celery')}'s own client sent. "
             f"{len(TALLY.refused)} calls refused by both, {len(TALLY.unroutable)} reached no queue."
         )

@@ -9,25 +9,12 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from bridgetask import Client
-from bridgetask.asyncio_impl.transports.configured import configured_transports
-
 from ..fix_proxy import Proxy
 from ..fix_rabbitmq import make_app, take
 from ..servers import RabbitMQ, Worker
 from .callers import AsyncioCaller, Caller, TwistedCaller
 
-#: What clients may be connected by. Every fault must be survived on each.
-TRANSPORTS = {"aiormq": configured_transports}
-
 CALLERS = {"asyncio": AsyncioCaller, "twisted": TwistedCaller}
-
-
-@pytest.fixture(autouse=True, params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Connect all clients of a test by one of the transports."""
-    monkeypatch.setattr(Client, "_connect", staticmethod(TRANSPORTS[request.param]))
-    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,9 @@ from .amqp_channel import (
     PlainPublisher,
     Publisher,
 )
-from .amqp_direct import DirectDeliveries, DirectPublisher, FrameReader
+from .amqp_direct import DirectDeliveries, DirectPublisher
 from .amqp_errors import ConnectionLost, translating
+from .amqp_reader import FrameReader
 from .amqp_socket import SocketFactory
 
 __all__ = ["AmqpConnection"]

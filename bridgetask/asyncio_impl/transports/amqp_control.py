@@ -9,6 +9,7 @@ from typing import Any
 
 from ...wire.control import ControlMailbox, Purge
 from ...wire.events import EventCapture
+from ..limited_log import LimitedLog
 from .amqp_connection import AmqpConnection
 from .amqp_consumer import AmqpConsumer
 from .base import EventListener, ReplyListener
@@ -37,6 +38,7 @@ class AmqpControlChannel:
         self._connection = connection
         self._mailbox = mailbox
         self._replies = replies
+        self._unreadable = LimitedLog(logger)
         self._consumer = AmqpConsumer(
             connection,
             mailbox.reply_queue,
@@ -107,7 +109,7 @@ class AmqpControlChannel:
         try:
             reply = self._mailbox.reply(body, content_type, content_encoding, headers)
         except Exception as error:  # it may have been written by anybody
-            logger.warning("Dropped a reply that can't be read: %s", error)
+            self._unreadable.warning("Dropped a reply that can't be read: %r", error)
             return
         if reply is not None:
             self._replies.deliver(*reply)

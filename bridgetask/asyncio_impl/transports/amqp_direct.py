@@ -16,19 +16,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any
 
 import aiormq
 import aiormq.abc
 
 from ...wire.frames import (
     BODY,
-    FRAME,
-    FRAME_END,
     HEADER,
-    HEARTBEAT,
     METHOD,
     Method,
     Properties,
@@ -39,118 +35,15 @@ from ...wire.frames import (
 )
 from .amqp_channel import OnMessage, OnSettled, Sending
 from .amqp_errors import nacked, not_routable, translated
+from .amqp_reader import FrameReader
 
-__all__ = ["DirectDeliveries", "DirectPublisher", "FrameReader"]
+__all__ = ["DirectDeliveries", "DirectPublisher"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds that reading frames may take in one turn of the event loop.
-_SLICE = 0.002
-#: How many frames are read between two looks at the clock.
-_LOOK = 16
-#: How many frames are read in one turn. Three are a result, and each result may wake somebody who
-#: calls the next task in the same turn.
-_MOST = 96
-#: Seconds between the signs of life that aiormq is given while none of the frames are for it.
-_SIGN_OF_LIFE = 1.0
-
-_LAST_FRAME_TYPE = 8
 _LONG = Struct(">I")
 _CONFIRM = Struct(">IQB")
 _CONTENT = Struct(">HHQ")
-
-
-class _Receiver(Protocol):
-    """Takes frames of one channel."""
-
-    def receive(self, kind: int, data: bytes, begin: int, end: int) -> bool:
-        """Take the frame whose payload is ``data[begin:end]``; return False to leave it alone."""
-
-
-class FrameReader(asyncio.StreamReader):
-    """What aiormq reads from, less the frames that receivers take out."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._clock: Callable[[], float] = loop.time
-        self._call_soon = loop.call_soon
-        self._receivers: dict[int, _Receiver] = {}
-        self._unread = b""
-        self._interrupted = False
-        self._sign_of_life = 0.0
-        #: What aiormq was given last.
-        self.last_data: bytes = b""
-        #: The loop's time when anything came last.
-        self.last_time: float = 0.0
-        #: Set by whoever connects.
-        self.transport: asyncio.Transport | None = None
-
-    def attach(self, channel: int, receiver: _Receiver) -> None:
-        """Let ``receiver`` take frames of a channel from now on."""
-        self._receivers[channel] = receiver
-
-    def detach(self, channel: int, receiver: _Receiver) -> None:
-        """Leave the frames of a channel to aiormq again."""
-        if self._receivers.get(channel) is receiver:
-            del self._receivers[channel]
-
-    def feed_data(self, data: Any) -> None:
-        self.last_time = self._clock()
-        self._unread = self._unread + data if self._unread else bytes(data)
-        if not self._interrupted:
-            self._read_frames()
-
-    def _continue(self) -> None:
-        self._interrupted = False
-        self._read_frames()
-        if not self._interrupted and self.transport is not None:
-            self.transport.resume_reading()
-
-    def _interrupt(self) -> None:
-        """Go on in the next turn of the event loop."""
-        self._interrupted = True
-        if self.transport is not None:
-            self.transport.pause_reading()
-        self._call_soon(self._continue)
-
-    def _read_frames(self) -> None:
-        data = self._unread
-        receivers = self._receivers
-        for_aiormq: list[bytes] = []
-        at = begin = looked = 0
-        end = len(data)
-        until = self._clock() + _SLICE
-        while end - at >= FRAME.size:
-            kind, channel, size = FRAME.unpack_from(data, at)
-            after = at + size + FRAME.size + 1
-            if kind > _LAST_FRAME_TYPE or (after <= end and data[after - 1] != FRAME_END):
-                at = end  # this is no AMQP; aiormq will say so
-                break
-            if after > end:
-                break
-            receiver = receivers.get(channel)
-            if receiver is not None and receiver.receive(kind, data, at + FRAME.size, after - 1):
-                if begin < at:
-                    for_aiormq.append(data[begin:at])
-                begin = after
-                looked += 1
-                if looked % _LOOK == 0 and (looked >= _MOST or self._clock() > until):
-                    self._interrupt()
-                    at = after
-                    break
-            at = after
-        if begin < at:
-            for_aiormq.append(data[begin:at])
-        self._unread = data[at:]
-        if for_aiormq:
-            self._feed_aiormq(b"".join(for_aiormq))
-        elif looked and until > self._sign_of_life:
-            self._feed_aiormq(HEARTBEAT)
-
-    def _feed_aiormq(self, data: bytes) -> None:
-        self._sign_of_life = self._clock() + _SIGN_OF_LIFE
-        self.last_data = data
-        super().feed_data(data)
 
 
 class _Channel:

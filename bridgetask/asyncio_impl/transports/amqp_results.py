@@ -8,11 +8,12 @@ that comes twice is harmless.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from ...errors import ResultUndecodable
 from ...wire.message import Declaration
 from ...wire.results import ResultDecoder
+from ..decoding import Decoding
 from ..pending import PendingResults
 from .amqp_connection import AmqpConnection
 from .amqp_consumer import AmqpConsumer
@@ -34,9 +35,11 @@ class RpcResults:
         expires: float,
         decoder: ResultDecoder,
         pending: PendingResults,
+        decoding: Decoding,
     ) -> None:
         self._decoder = decoder
         self._pending = pending
+        self._decoding = decoding
         arguments = {"x-expires": int(expires * 1000)}
         declaration = Declaration.of(
             "queue_declare",
@@ -70,9 +73,11 @@ class RpcResults:
     async def close(self) -> None:
         """Stop, and delete the queue: nobody will ever ask for what it still gets."""
         await self._consumer.close()
+        self._decoding.close()
 
     def abort(self) -> None:
         self._consumer.abort()
+        self._decoding.close()
 
     def _on_message(
         self,
@@ -82,11 +87,12 @@ class RpcResults:
         headers: Mapping[str, Any] | None,
         correlation_id: str | None,
     ) -> None:
-        try:
-            update = self._decoder.decode(
-                body, content_type, content_encoding, headers, correlation_id
-            )
-        except ResultUndecodable as error:
-            self._pending.deliver_undecodable(error)
-        else:
-            self._pending.deliver(update)
+        self._decoding.take(
+            partial(
+                self._decoder.decode, body, content_type, content_encoding, headers, correlation_id
+            ),
+            correlation_id,
+            partial(self._pending.deliver, size=len(body)),
+            self._pending.deliver_undecodable,
+            slow=self._decoder.is_slow(body, headers),
+        )

@@ -12,7 +12,7 @@ import aiormq.connection
 from yarl import URL
 
 from ...settings import Server
-from .amqp_direct import FrameReader
+from .amqp_reader import FrameReader
 
 __all__ = ["SocketFactory", "tls_context"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ... import redis_settings
 from ...wire.wire import Wire
+from ..decoding import Decoding
 from ..pending import PendingResults
 from .amqp_connection import AmqpConnection
 from .amqp_control import AmqpControlChannel
@@ -57,11 +58,17 @@ def configured_transports(
             wire.recorder.backend.get_key_for_task,
             wire.decoder,
             pending,
+            Decoding(loop),
             loop,
         )
     else:
         results = RpcResults(
-            reading, wire.recorder.reply_to, settings.results.expires, wire.decoder, pending
+            reading,
+            wire.recorder.reply_to,
+            settings.results.expires,
+            wire.decoder,
+            pending,
+            Decoding(loop),
         )
     return Transports(
         sender=AmqpSender(writing, store, loop, max_in_flight=settings.max_in_flight),

@@ -11,12 +11,14 @@ import logging
 import random
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 
 from ...errors import BackendError, BridgetaskError, ClientClosed, ResultUndecodable
 from ...redis_settings import RedisSettings
 from ...wire.backend import StoreWrite
 from ...wire.results import SUCCESS, ResultDecoder, TaskUpdate
 from ..completion import Completion
+from ..decoding import Decoding
 from ..pending import PendingResults
 from .redis_commands import RedisCommands
 from .redis_connection import RedisConnector
@@ -43,12 +45,14 @@ class RedisResults:
         key_for: Callable[[str], bytes],
         decoder: ResultDecoder,
         pending: PendingResults,
+        decoding: Decoding,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._settings = settings
         self._key_for = key_for
         self._decoder = decoder
         self._pending = pending
+        self._decoding = decoding
         self._loop = loop
         self._connector = RedisConnector(settings)
         self._commands = RedisCommands(self._connector, settings.answer_timeout, loop)
@@ -100,15 +104,19 @@ class RedisResults:
         watch = self._watches.at(channel)
         if watch is None:
             return  # it came too late
-        update = self._decode(watch.task_id, payload)
-        if isinstance(update, ResultUndecodable):
-            self._fail(watch.task_id, update)
-        else:
-            self._deliver(update)
+        task_id = watch.task_id
+        self._decoding.take(
+            partial(self._decoder.decode_stored, payload, task_id),
+            task_id,
+            self._deliver,
+            partial(self._fail, task_id),
+            slow=self._decoder.is_slow(payload),
+        )
 
-    def _decode(self, task_id: str, payload: bytes) -> TaskUpdate | ResultUndecodable:
+    async def _decode(self, task_id: str, payload: bytes) -> TaskUpdate | ResultUndecodable:
         try:
-            return self._decoder.decode_stored(payload, task_id)
+            decode = partial(self._decoder.decode_stored, payload, task_id)
+            return await self._decoding.decode(decode, slow=self._decoder.is_slow(payload))
         except ResultUndecodable as error:
             return error
 
@@ -182,7 +190,7 @@ class RedisResults:
             for number, (task_id, value) in enumerate(zip(asked, values, strict=True), 1):
                 if number % _PER_TURN == 0:
                     await asyncio.sleep(0)
-                update = self._decode(task_id, value) if value is not None else None
+                update = await self._decode(task_id, value) if value is not None else None
                 if isinstance(update, TaskUpdate):
                     if update.state == SUCCESS or task_id not in only_success:
                         updates.append(update)
@@ -284,6 +292,7 @@ class RedisResults:
 
     def _cancel(self) -> list[asyncio.Task[None]]:
         self._closed = True
+        self._decoding.close()
         connecting = self._connecting.task if self._connecting is not None else None
         running = [task for task in (self._reading, self._recovery, connecting) if task is not None]
         for task in running:

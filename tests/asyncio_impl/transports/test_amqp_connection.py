@@ -9,11 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 from urllib.parse import quote
 
 import pytest
+from amqp.transport import SSLTransport
 
 from bridgetask import BrokerUnreachable, Client, InvalidOption, Refused
+from bridgetask.asyncio_impl.transports.amqp_socket import tls_context
+from bridgetask.settings import Settings
 
 from ...fakes import proxy
 from ...fix_rabbitmq import make_app, take
@@ -172,6 +176,67 @@ async def test_tls_refuses_what_does_not_fit(
         await sends(f"amqp://127.0.0.1:{rabbitmq.tls_port}//", broker_use_ssl=options)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [("amqps", {}), ("amqp", {"broker_use_ssl": True}), ("amqp", {"broker_use_ssl": {}})],
+    ids=["amqps", "broker_use_ssl=True", "no options"],
+)
+async def test_a_broker_is_verified_where_nothing_is_said(
+    rabbitmq: RabbitMQ, scheme: str, options: dict[str, Any]
+) -> None:
+    """By the system's CAs, which do not know the test's. Without TLS, {} is nothing in Celery."""
+    expected = "TLS failed|reset|closed" if options.get("broker_use_ssl") != {} else "."
+    with pytest.raises(BrokerUnreachable, match=expected):
+        await sends(
+            f"{scheme}://127.0.0.1:{rabbitmq.tls_port}//", broker_connection_timeout=1, **options
+        )
+
+
+@pytest.mark.parametrize("missing", ["ca_certs", "certfile", "keyfile"])
+async def test_a_certificate_that_is_missing_is_an_error_and_nothing_is_sent_unverified(
+    rabbitmq: RabbitMQ, tls: dict[str, Any], missing: str
+) -> None:
+    with pytest.raises(BrokerUnreachable, match="No such file"):
+        await sends(
+            f"amqp://127.0.0.1:{rabbitmq.tls_port}//",
+            broker_use_ssl={**tls, missing: "/nowhere/at/all.pem"},
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        True,
+        {},
+        {"cert_reqs": ssl.CERT_REQUIRED},
+        {"cert_reqs": ssl.CERT_OPTIONAL},
+        {"cert_reqs": ssl.CERT_NONE},
+        {"server_hostname": "h"},
+        {"server_hostname": "h", "ca_certs": "ca"},
+        {"ca_certs": "ca", "cert_reqs": ssl.CERT_NONE},
+        {"context": {"check_hostname": True}},
+        {"context": {}},
+    ],
+    ids=str,
+)
+def test_tls_verifies_what_py_amqp_verifies(
+    options: Any, certificates: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(options, dict) and "ca_certs" in options:
+        options = {**options, "ca_certs": str(certificates["ca"])}
+    celery = make_app("verifies", "amqp://h//", broker_use_ssl=options or {"ca_certs": None})
+    ours, _ = tls_context(Settings.from_app(celery).write.servers[0])
+    used: list[ssl.SSLContext] = []
+    monkeypatch.setattr(
+        ssl.SSLContext, "wrap_socket", lambda self, **options: used.append(self) or MagicMock()
+    )
+    given = options if isinstance(options, dict) else {}
+    SSLTransport("h", **given)._wrap_socket(MagicMock(), **given)
+    (theirs,) = used
+    assert (ours.verify_mode, ours.check_hostname) == (theirs.verify_mode, theirs.check_hostname)
+    assert (ours.protocol, ours.minimum_version) == (theirs.protocol, theirs.minimum_version)
+
+
 async def test_plain_amqp_to_a_tls_port_fails_in_time(rabbitmq: RabbitMQ) -> None:
     began = time.monotonic()
     with pytest.raises(BrokerUnreachable):
@@ -225,9 +290,9 @@ async def test_after_a_loss_the_next_broker_takes_over(rabbitmq: RabbitMQ) -> No
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("amqp://guest:wr0ng@127.0.0.1:{port}//", "ACCESS_REFUSED"),
+        ("amqp://guest:wr0ng-p4ssword@127.0.0.1:{port}//", "ACCESS_REFUSED"),
         ("amqp://127.0.0.1:{port}/missing", "vhost missing not found"),
-        ("amqp://nobody:nobody@127.0.0.1:{port}//", "refused for user 'nobody'"),
+        ("amqp://nobody:n0bodys-p4ssword@127.0.0.1:{port}//", "refused for user 'nobody'"),
     ],
 )
 async def test_a_refused_login_says_why_at_once_and_without_the_password(
@@ -239,7 +304,7 @@ async def test_a_refused_login_says_why_at_once_and_without_the_password(
         await sends(url.format(port=rabbitmq.port))
     assert time.monotonic() - began < 10
     assert caught.value.code in {403, 530}
-    assert "wr0ng" not in caplog.text + str(caught.value) + repr(caught.value)
+    assert "wr0ng-p4ssword" not in caplog.text + str(caught.value) + repr(caught.value)
 
 
 @pytest.mark.parametrize("broker", ["redis://127.0.0.1//", "memory://", "nonsense://x"])
@@ -250,8 +315,8 @@ async def test_an_unsupported_broker_says_which_are_supported(broker: str) -> No
 
 async def test_an_unparsable_url_is_refused_without_quoting_it() -> None:
     with pytest.raises(InvalidOption, match="broker_url: can't be parsed") as caught:
-        await sends("amqp://user:secret@host:noport//")
-    assert "secret" not in str(caught.value)
+        await sends("amqp://user:unparsable-s3cret@host:noport//")
+    assert "unparsable-s3cret" not in str(caught.value)
 
 
 async def test_a_broker_that_never_answers_is_given_up_in_time() -> None:

@@ -16,7 +16,7 @@ from kombu import Exchange, Queue
 from bridgetask import Client, NotRoutable
 from bridgetask.asyncio_impl.transports import amqp_direct
 from bridgetask.asyncio_impl.transports.amqp_connection import AmqpConnection
-from bridgetask.asyncio_impl.transports.amqp_direct import FrameReader
+from bridgetask.asyncio_impl.transports.amqp_reader import FrameReader
 from bridgetask.settings import Settings
 from bridgetask.wire.frames import FRAME, HEARTBEAT, METHOD, Method
 

@@ -69,8 +69,8 @@ async def test_a_unix_socket_connects(store_app: AppFactory, redis_server: Redis
 @pytest.mark.parametrize(
     "conf",
     [
-        {"redis_username": "alice", "redis_password": "s3cr3t"},
-        {"redis_backend_credential_provider": Provider("alice", "s3cr3t")},
+        {"redis_username": "alice", "redis_password": "al1ces-r3dis"},
+        {"redis_backend_credential_provider": Provider("alice", "al1ces-r3dis")},
     ],
     ids=["settings", "provider"],
 )
@@ -86,7 +86,7 @@ async def test_an_acl_user_logs_in_by_settings(
 
 
 async def test_an_acl_user_logs_in_by_url(store_app: AppFactory, redis_server: Redis) -> None:
-    await exchanges(store_app, redis_server.url(user="alice", password="s3cr3t"))
+    await exchanges(store_app, redis_server.url(user="alice", password="al1ces-r3dis"))
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ async def test_a_database_that_does_not_exist_is_refused(
 async def test_a_redis_without_pub_sub_refuses_the_call(
     store_app: AppFactory, redis_server: Redis
 ) -> None:
-    async with Client(store_app(redis_server.url(user="deaf", password="deaf"))) as client:
+    async with Client(store_app(redis_server.url(user="deaf", password="d3afs-r3dis"))) as client:
         with pytest.raises(NotSent, match="refused SUBSCRIBE") as sending:
             await asyncio.wait_for(client.send_task("t"), 5)
         assert isinstance(sending.value.__cause__, BackendRefused)

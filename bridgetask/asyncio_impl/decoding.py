@@ -1,0 +1,101 @@
+"""Results are decoded here, where that is quick, or on a thread.
+
+Decoding a large result on the event loop would stop it. On a thread the loop turns meanwhile, as
+JSON is decoded in steps there. It is one thread, so that results keep their order; one that comes
+behind a large result of the same task waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from ..errors import ResultUndecodable
+from ..wire.results import TaskUpdate
+
+__all__ = ["Decode", "Decoding"]
+
+#: Decodes a message, in steps if told so. Raises nothing but ``ResultUndecodable``.
+Decode = Callable[[bool], TaskUpdate]
+
+
+class Decoding:
+    """Where results are decoded."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread: ThreadPoolExecutor | None = None
+        self._closed = False
+        #: How many messages of a task are on the thread.
+        self._on_thread: Counter[str | None] = Counter()
+
+    def take(
+        self,
+        decode: Decode,
+        task_id: str | None,
+        deliver: Callable[[TaskUpdate], None],
+        fail: Callable[[ResultUndecodable], None],
+        *,
+        slow: bool,
+    ) -> None:
+        """Decode a message, now or later, and hand it over, unless this is closed by then.
+
+        :param task_id: messages with the same one are handed over in their order.
+        :param slow: whether that may take long.
+        """
+        if self._closed:
+            return
+        if slow or task_id in self._on_thread:
+            self._on_thread[task_id] += 1
+            decoding = self._start(decode)
+            decoding.add_done_callback(partial(self._decoded, task_id, deliver, fail))
+            return
+        try:
+            update = decode(False)
+        except ResultUndecodable as error:
+            fail(error)
+        else:
+            deliver(update)
+
+    async def decode(self, decode: Decode, *, slow: bool) -> TaskUpdate:
+        """Return what a message says. Cancelling this leaves the decoding to come to nothing.
+
+        :raises ResultUndecodable: it can't be read.
+        """
+        return await self._start(decode) if slow else decode(False)
+
+    def _start(self, decode: Decode) -> asyncio.Future[TaskUpdate]:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="bridgetask decoding")
+        return self._loop.run_in_executor(self._thread, decode, True)
+
+    def _decoded(
+        self,
+        task_id: str | None,
+        deliver: Callable[[TaskUpdate], None],
+        fail: Callable[[ResultUndecodable], None],
+        decoding: asyncio.Future[TaskUpdate],
+    ) -> None:
+        self._on_thread[task_id] -= 1
+        if not self._on_thread[task_id]:
+            del self._on_thread[task_id]
+        if decoding.cancelled():
+            return
+        error = decoding.exception()
+        if self._closed:
+            return
+        if error is None:
+            deliver(decoding.result())
+        elif isinstance(error, ResultUndecodable):
+            fail(error)
+        else:
+            raise error
+
+    def close(self) -> None:
+        """Decode nothing more. What is being decoded is dropped."""
+        self._closed = True
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,81 @@
+"""Decompression that ends at a limit: a megabyte can be made to unpack to more than a gigabyte."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from kombu.compression import get_decoder
+
+__all__ = ["DEFAULT_LIMIT", "TooLarge", "decompress"]
+
+#: Bytes that a result may have, compressed or not, unless the client was told otherwise.
+DEFAULT_LIMIT = 256 * 1024 * 1024
+
+
+class TooLarge(Exception):
+    """There is more of it than the limit allows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"it has more than {limit} bytes (max_result_size)")
+
+
+def decompress(body: bytes, method: str, limit: int) -> bytes:
+    """Undo the compression that ``kombu.compression`` knows by this name.
+
+    What the program itself has registered with kombu is called as it is, and measured afterwards.
+
+    :param limit: bytes that may come of it at most.
+    :raises TooLarge: more would.
+    :raises Exception: the method is unknown, or the body broken.
+    """
+    decoder = get_decoder(method)
+    bounded = _BOUNDED.get(decoder)
+    unpacked: bytes = bounded(body, limit + 1) if bounded is not None else decoder(body)
+    if len(unpacked) > limit:
+        raise TooLarge(limit)
+    return unpacked
+
+
+def _bounded(decompressor: Callable[[], Any]) -> Callable[[bytes, int], bytes]:
+    def bounded(body: bytes, size: int) -> bytes:
+        stream = decompressor()
+        unpacked: bytes = stream.decompress(body, size)
+        if not stream.eof and len(unpacked) < size:
+            raise EOFError("the compressed body is cut off")
+        return unpacked
+
+    return bounded
+
+
+def _brotli(module: Any) -> Callable[[bytes, int], bytes]:
+    def bounded(body: bytes, size: int) -> bytes:
+        stream = module.Decompressor()
+        # Versions before 1.2 have no limit, and take no such argument.
+        unpacked: bytes = stream.process(body, output_buffer_limit=size)
+        if not stream.is_finished() and len(unpacked) < size:
+            raise EOFError("the compressed body is cut off")
+        return unpacked
+
+    return bounded
+
+
+#: The functions that kombu registers -> ones that stop.
+_BOUNDED: dict[Any, Callable[[bytes, int], bytes]] = {
+    zlib.decompress: _bounded(zlib.decompressobj),
+    bz2.decompress: _bounded(bz2.BZ2Decompressor),
+    lzma.decompress: _bounded(lzma.LZMADecompressor),
+}
+for _name in ("brotli", "brotlicffi", "backports.zstd", "compression.zstd"):
+    try:
+        _module: Any = import_module(_name)
+    except ImportError:
+        continue
+    if _name.endswith("zstd"):
+        _BOUNDED[_module.decompress] = _bounded(_module.ZstdDecompressor)
+    else:
+        _BOUNDED[_module.decompress] = _brotli(_module)
