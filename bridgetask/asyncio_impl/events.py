@@ -138,8 +138,8 @@ class _Stream:
         wakeup: bool,
     ) -> None:
         self.capture = capture
-        self.dropped = 0
-        self.interruptions = 0
+        self.dropped: int = 0
+        self.interruptions: int = 0
         self._client = client
         self._types = types
         self._buffer: deque[dict[str, Any]] = deque()
