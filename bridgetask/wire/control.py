@@ -26,7 +26,8 @@ from kombu.utils.uuid import uuid
 
 from ..errors import InvalidOption
 from .message import Declaration, OutgoingMessage
-from .recorder import Recorder, _RecordingChannel, declarations_of
+from .producer import RecordingChannel, declarations_of
+from .recorder import Recorder
 from .results import load
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class _AppView:
         return nullcontext(self._connection)
 
 
-class _Connection(_RecordingChannel):
+class _Connection(RecordingChannel):
     """A connection to nothing, and the only channel on it.
 
     :param answers: what came of the I/O of earlier runs, in order.

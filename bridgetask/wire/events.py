@@ -11,7 +11,7 @@ from kombu.serialization import prepare_accept_content
 
 from ..errors import InvalidOption
 from .message import Declaration, OutgoingMessage
-from .recorder import declarations_of
+from .producer import declarations_of
 from .results import load
 
 if TYPE_CHECKING:

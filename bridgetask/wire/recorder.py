@@ -8,43 +8,25 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from celery import Task
 from celery.canvas import Signature
 from celery.local import Proxy, maybe_evaluate
 from kombu import Producer
-from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..errors import InvalidOption
-from ..retry import RetryPolicy
 from .appview import app_view, task_view
 from .backend import StoreWrite
 from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large_group
-from .message import Declaration, OutgoingMessage
+from .message import OutgoingMessage
 from .options import check_call, raise_naming_the_option
+from .producer import RecordingProducer
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["RecordedCall", "Recorder", "declarations_of", "is_signature", "is_task"]
-
-#: The properties that AMQP knows; kombu drops all others as well.
-_PROPERTIES = (
-    "correlation_id",
-    "reply_to",
-    "delivery_mode",
-    "expiration",
-    "message_id",
-    "timestamp",
-    "type",
-    "user_id",
-    "app_id",
-    "cluster_id",
-)
-
-#: How many retry policies are remembered.
-_REMEMBERED = 128
+__all__ = ["RecordedCall", "Recorder", "is_signature", "is_task"]
 
 
 def is_task(candidate: object) -> bool:
@@ -91,7 +73,7 @@ class Recorder:
         self.links_used: bool = False
         self._recording: ContextVar[_Recording] = ContextVar("recording")
         self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
-        self._producer = _RecordingProducer(self)
+        self._producer = RecordingProducer(app, self.add)
         self._view = app_view(app, self, backend)
         #: The view's backend: Celery's own for Redis, but for its I/O.
         self.backend: Any = self._view.backend
@@ -298,129 +280,3 @@ class _Recording:
             raise_naming_the_option(error, self._options)
         if self.messages and self.writes:  # what is stored last goes before the last message
             self.messages[-1].requires += tuple(self.writes)
-
-
-class _RecordingProducer(Producer):
-    """kombu's producer, publishing into the recorder. All encoding is kombu's own."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
-        self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
-        # Never connected; but Celery, and those who trace calls, ask it for settings.
-        self._connection = recorder.app.connection_for_write()
-        super().__init__(cast(Any, None), auto_declare=False)
-        self._channel = _RecordingChannel()
-
-    @property
-    def connection(self) -> Any:
-        return self._connection
-
-    def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
-        """Follow ``Producer.publish``, keeping for the transport what is its part."""
-        declare = options.pop("declare", None)
-        retry = options.pop("retry", False)
-        policy = options.pop("retry_policy", None) or {}
-        options.pop("mandatory", None)
-        timeout, confirm_timeout = (
-            options.pop("timeout", None),
-            options.pop("confirm_timeout", None),
-        )
-        message = cast(OutgoingMessage, super().publish(body, **options))
-        message.declarations = self._declarations(declare or ())
-        message.retry = self._retry_policy(policy) if retry else None
-        message.timeout = _sooner(timeout, confirm_timeout)
-        self._recorder.add(message)
-
-    def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:
-        """Return the same policy for the same mapping: it is always the configured one."""
-        key = tuple(policy.items())
-        try:
-            known = self._retry_policies.get(key)
-        except TypeError:  # there is something in it that can't be hashed
-            return RetryPolicy.from_mapping(policy)
-        if known is None:
-            if len(self._retry_policies) >= _REMEMBERED:
-                self._retry_policies.clear()
-            known = self._retry_policies[key] = RetryPolicy.from_mapping(policy)
-        return known
-
-    def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
-        found: tuple[Declaration, ...] = ()
-        for entity in entities:
-            known, declarations = self._declared.get(entity, (None, ()))
-            if known is not entity:  # kombu's == leaves out max_length, expires and others
-                declarations = declarations_of(entity)
-                self._declared[entity] = entity, declarations
-            found += declarations
-        return found
-
-
-def _sooner(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return min(one, other)
-
-
-def declarations_of(entity: Any) -> tuple[Declaration, ...]:
-    """Return the steps in which kombu declares a queue or an exchange."""
-    channel = _RecordingChannel()
-    entity(channel).declare()
-    return tuple(channel.declarations)
-
-
-class _RecordingChannel:
-    """The calls that kombu makes on a channel, kept instead of made."""
-
-    def __init__(self) -> None:
-        self.declarations: list[Declaration] = []
-        self.is_open = True
-
-    def prepare_message(
-        self,
-        body: Any,
-        priority: int | None = None,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        headers: dict[str, Any] | None = None,
-        properties: dict[str, Any] | None = None,
-    ) -> tuple[bytes, dict[str, Any]]:
-        """Follow ``pyamqp.Channel.prepare_message``."""
-        known = {
-            "content_type": content_type,
-            "content_encoding": content_encoding,
-            "headers": headers,
-            "priority": priority,
-        }
-        given = properties or {}
-        for name in _PROPERTIES:
-            if given.get(name) is not None:
-                known[name] = given[name]
-        return (body.encode() if isinstance(body, str) else bytes(body)), known
-
-    def basic_publish(
-        self, message: tuple[bytes, dict[str, Any]], exchange: str, routing_key: str, **_: Any
-    ) -> OutgoingMessage:
-        body, properties = message
-        return OutgoingMessage(exchange, routing_key, body, properties)
-
-    def prepare_queue_arguments(self, arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
-        """Follow ``pyamqp.Channel.prepare_queue_arguments``."""
-        prepared: dict[str, Any] = to_rabbitmq_queue_arguments(arguments, **options)
-        return prepared
-
-    def exchange_declare(self, exchange: str, **arguments: Any) -> None:
-        self._add("exchange_declare", exchange, arguments)
-
-    def queue_declare(self, queue: str, **arguments: Any) -> None:
-        self._add("queue_declare", queue, arguments)
-
-    def exchange_bind(self, destination: str, **arguments: Any) -> None:
-        self._add("exchange_bind", destination, arguments)
-
-    def queue_bind(self, queue: str, **arguments: Any) -> None:
-        self._add("queue_bind", queue, arguments)
-
-    def _add(self, operation: str, name: str, arguments: dict[str, Any]) -> None:
-        arguments.pop("nowait", None)
-        self.declarations.append(Declaration.of(operation, name, arguments))

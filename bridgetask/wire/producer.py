@@ -1,0 +1,169 @@
+"""kombu's producer without a connection: messages are built and kept, not published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from kombu import Producer
+from kombu.transport.base import to_rabbitmq_queue_arguments
+
+from ..retry import RetryPolicy
+from .message import Declaration, OutgoingMessage
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["RecordingChannel", "RecordingProducer", "declarations_of"]
+
+#: The properties that AMQP knows; kombu drops all others as well.
+_PROPERTIES = (
+    "correlation_id",
+    "reply_to",
+    "delivery_mode",
+    "expiration",
+    "message_id",
+    "timestamp",
+    "type",
+    "user_id",
+    "app_id",
+    "cluster_id",
+)
+
+#: How many retry policies are remembered.
+_REMEMBERED = 128
+
+
+class RecordingProducer(Producer):
+    """kombu's producer, connected to nothing. All encoding is kombu's own.
+
+    :param on_message: called with each message in place of publishing it.
+    """
+
+    def __init__(self, app: Celery, on_message: Callable[[OutgoingMessage], None]) -> None:
+        self._on_message = on_message
+        self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
+        self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
+        # Never connected; but Celery, and those who trace calls, ask it for settings.
+        self._connection = app.connection_for_write()
+        super().__init__(cast(Any, None), auto_declare=False)
+        self._channel = RecordingChannel()
+
+    @property
+    def connection(self) -> Any:
+        """The app's, which nothing connects."""
+        return self._connection
+
+    def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
+        """Follow ``Producer.publish``, keeping for the transport what is its part."""
+        declare = options.pop("declare", None)
+        retry = options.pop("retry", False)
+        policy = options.pop("retry_policy", None) or {}
+        options.pop("mandatory", None)
+        timeout, confirm_timeout = (
+            options.pop("timeout", None),
+            options.pop("confirm_timeout", None),
+        )
+        message = cast(OutgoingMessage, super().publish(body, **options))
+        message.declarations = self._declarations(declare or ())
+        message.retry = self._retry_policy(policy) if retry else None
+        message.timeout = _sooner(timeout, confirm_timeout)
+        self._on_message(message)
+
+    def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:
+        """Return the same policy for the same mapping: it is always the configured one."""
+        key = tuple(policy.items())
+        try:
+            known = self._retry_policies.get(key)
+        except TypeError:  # there is something in it that can't be hashed
+            return RetryPolicy.from_mapping(policy)
+        if known is None:
+            if len(self._retry_policies) >= _REMEMBERED:
+                self._retry_policies.clear()
+            known = self._retry_policies[key] = RetryPolicy.from_mapping(policy)
+        return known
+
+    def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
+        found: tuple[Declaration, ...] = ()
+        for entity in entities:
+            known, declarations = self._declared.get(entity, (None, ()))
+            if known is not entity:  # kombu's == leaves out max_length, expires and others
+                declarations = declarations_of(entity)
+                self._declared[entity] = entity, declarations
+            found += declarations
+        return found
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+def declarations_of(entity: Any) -> tuple[Declaration, ...]:
+    """Return the steps in which kombu declares a queue or an exchange."""
+    channel = RecordingChannel()
+    entity(channel).declare()
+    return tuple(channel.declarations)
+
+
+class RecordingChannel:
+    """The calls that kombu makes on a channel, kept instead of made."""
+
+    def __init__(self) -> None:
+        self.declarations: list[Declaration] = []
+        self.is_open = True
+
+    def prepare_message(
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Follow ``pyamqp.Channel.prepare_message``."""
+        known = {
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "headers": headers,
+            "priority": priority,
+        }
+        given = properties or {}
+        for name in _PROPERTIES:
+            if given.get(name) is not None:
+                known[name] = given[name]
+        return (body.encode() if isinstance(body, str) else bytes(body)), known
+
+    def basic_publish(
+        self, message: tuple[bytes, dict[str, Any]], exchange: str, routing_key: str, **_: Any
+    ) -> OutgoingMessage:
+        """Return the message in place of publishing it."""
+        body, properties = message
+        return OutgoingMessage(exchange, routing_key, body, properties)
+
+    def prepare_queue_arguments(self, arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Follow ``pyamqp.Channel.prepare_queue_arguments``."""
+        prepared: dict[str, Any] = to_rabbitmq_queue_arguments(arguments, **options)
+        return prepared
+
+    def exchange_declare(self, exchange: str, **arguments: Any) -> None:
+        """Keep a declaration."""
+        self._add("exchange_declare", exchange, arguments)
+
+    def queue_declare(self, queue: str, **arguments: Any) -> None:
+        """Keep a declaration."""
+        self._add("queue_declare", queue, arguments)
+
+    def exchange_bind(self, destination: str, **arguments: Any) -> None:
+        """Keep a declaration."""
+        self._add("exchange_bind", destination, arguments)
+
+    def queue_bind(self, queue: str, **arguments: Any) -> None:
+        """Keep a declaration."""
+        self._add("queue_bind", queue, arguments)
+
+    def _add(self, operation: str, name: str, arguments: dict[str, Any]) -> None:
+        arguments.pop("nowait", None)
+        self.declarations.append(Declaration.of(operation, name, arguments))
