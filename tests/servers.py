@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import amqp
+
 _RABBITMQ_BIN = next(
     (
         path
@@ -176,6 +178,13 @@ class RabbitMQ:
         if finished.returncode:
             raise RuntimeError(f"rabbitmqctl {arguments} failed: {finished.stderr}")
         return finished.stdout
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue as another client would: ``rabbitmqctl`` takes seconds."""
+        with amqp.Connection(
+            f"127.0.0.1:{self.port}", userid=TESTER, password=TESTERS_PASSWORD
+        ) as connection:
+            connection.channel().queue_delete(name)
 
     def names(self, what: str, *columns: str, virtual_host: str = "/") -> list[list[str]]:
         """Return the rows of ``rabbitmqctl list_<what>``."""

@@ -228,7 +228,7 @@ def test_tls_verifies_what_py_amqp_verifies(
     ours, _ = tls_context(Settings.from_app(celery).write.servers[0])
     used: list[ssl.SSLContext] = []
     monkeypatch.setattr(
-        ssl.SSLContext, "wrap_socket", lambda self, **options: used.append(self) or MagicMock()
+        ssl.SSLContext, "wrap_socket", lambda self, *_, **__: used.append(self) or MagicMock()
     )
     given = options if isinstance(options, dict) else {}
     SSLTransport("h", **given)._wrap_socket(MagicMock(), **given)

@@ -171,10 +171,10 @@ async def test_a_deleted_reply_queue_is_declared_and_consumed_again(
     app: Celery, rabbitmq: RabbitMQ
 ) -> None:
     async with Client(app) as client:
-        handle = client.delay(tasks.sleep, 6, "x")  # rabbitmqctl needs a second or two
+        handle = client.delay(tasks.sleep, 2, "x")
         await handle.sent()
-        await asyncio.to_thread(rabbitmq.ctl, "delete_queue", client._reply_to)
+        await asyncio.to_thread(rabbitmq.delete_queue, client._reply_to)
         assert not handle.ready()
         assert await handle.get(timeout=20) == "x"
-        await asyncio.to_thread(rabbitmq.ctl, "delete_queue", client._reply_to)
+        await asyncio.to_thread(rabbitmq.delete_queue, client._reply_to)
         assert await client.delay(tasks.add, 1, 1).get(timeout=10) == 2

@@ -89,7 +89,7 @@ async def test_declarations_are_made_once_a_connection_and_again_after_a_loss(
     celery = make_app("once", rabbitmq.url(), task_default_queue="declared-once")
     async with Client(celery) as client:
         await client.send_task("nothing").sent()
-        await asyncio.to_thread(rabbitmq.ctl, "delete_queue", "declared-once")
+        await asyncio.to_thread(rabbitmq.delete_queue, "declared-once")
         with pytest.raises(NotRoutable):  # known to be declared on this connection
             await client.send_task("nothing").sent()
         sender = client._session._sender  # type: ignore[union-attr]
@@ -176,7 +176,7 @@ async def test_missing_permission_is_refused_and_harms_nobody_else(rabbitmq: Rab
         "^(may|amq.default)?$",
         ".*",
     )
-    url = rabbitmq.url(user="nobody", password="nobody")
+    url = rabbitmq.url(user="nobody", password="n0bodys-p4ssword")
     celery = make_app("limited", url)
     try:
         async with Client(celery) as client:
