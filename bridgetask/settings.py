@@ -142,7 +142,7 @@ class Settings:
 
     @classmethod
     def from_app(
-        cls, app: Celery, *, heartbeat: float | None = None, max_in_flight: int = 128
+        cls, app: Celery, *, heartbeat: float | None = None, max_in_flight: int = 512
     ) -> Settings:
         """Read an app's configuration.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
+from ..wire.appview import app_itself
 from ..wire.compression import DEFAULT_LIMIT
 from ..wire.recorder import RecordedCall
 from ..wire.wire import Wire
@@ -82,7 +83,7 @@ class Client:
         close_timeout: float = 5.0,
         on_cancel: OnCancel = None,
         heartbeat: float | None = None,
-        max_in_flight: int = 128,
+        max_in_flight: int = 512,
         max_queued: int = 100_000,
         max_result_size: int = DEFAULT_LIMIT,
     ) -> None:
@@ -92,7 +93,7 @@ class Client:
         for name, number in (("max_in_flight", max_in_flight), ("max_queued", max_queued)):
             if not isinstance(number, int) or number < 1:
                 raise InvalidOption(name, f"must be a positive whole number, not {number!r}")
-        self.app: Celery = app
+        self.app: Celery = app_itself(app)
         self.control: Control = Control(self)
         self._send_timeout = send_timeout
         self._close_timeout = close_timeout
@@ -106,7 +107,7 @@ class Client:
         self._session: Session | None = None
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
-        preload(app)
+        preload(self.app)
 
     #: Makes the transports; ``bridgetask.testing`` has others.
     _connect: Connect = staticmethod(configured_transports)

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary, ref
 
 from celery import signals
 from celery.app.amqp import AMQP
+from celery.local import Proxy
 
 from .backend import recording_backend
 from .canvas import SentGroup, SentResult
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
     from .recorder import Recorder
 
-__all__ = ["app_view", "task_view"]
+__all__ = ["app_itself", "app_view", "task_view"]
+
+
+def app_itself(app: Celery) -> Celery:
+    """Return the app that this is, or now stands for, such as ``celery.current_app``."""
+    return app._get_current_object() if issubclass(type(app), Proxy) else app
+
 
 #: Methods of the app that run with the view as ``self``.
 _RUN_ON_VIEW = frozenset({"send_task"})

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, signals
+from celery.local import Proxy
 
 from bridgetask import (
     AsyncResult,
@@ -82,6 +83,12 @@ async def test_calls_before_the_connection_all_go_out_in_order(
     await client.close()
     bodies = [json.loads(each.body) for each in take(broker_url, "order")]
     assert [body[0][0] for body in bodies] == list(range(200))
+
+
+async def test_the_app_may_be_given_as_a_proxy_such_as_current_app(app: Celery) -> None:
+    async with Client(Proxy(lambda: app)) as client:
+        assert client.app is app
+        assert await client.send_task("tests.tasks.add", (1, 2)) == 3
 
 
 async def test_two_clients_share_a_process(app: Celery) -> None:

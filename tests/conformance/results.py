@@ -10,6 +10,7 @@ from celery import Celery, current_app, states
 from celery.result import AsyncResult, GroupResult, ResultSet
 
 import bridgetask
+from bridgetask import ResultUnavailable
 
 from .bridge import Bridge
 from .routing import Router
@@ -239,7 +240,10 @@ class _GroupResults:
 
     def restore(self, cls: Any, id: str, backend: Any = None, app: Any = None) -> Any:
         app = app or getattr(backend, "app", None) or current_app._get_current_object()
-        handle = self._bridge.wait(app, lambda client: client.group_result(id))
+        try:
+            handle = self._bridge.wait(app, lambda client: client.group_result(id))
+        except ResultUnavailable:
+            return None  # which is what Celery's says
         return as_celerys(app, handle)
 
     def _known(self, name: str) -> Any:

@@ -29,7 +29,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 _PER_COMMAND = 1000
 #: Messages that are handled in one turn of the loop.
 _PER_TURN = 32
-#: Seconds for which channels that are no longer wanted are gathered.
+#: Seconds between commands that leave channels. What is no longer wanted meanwhile is gathered.
 _LEAVING = 0.1
 
 
@@ -70,6 +70,7 @@ class RedisSubscriber:
         self._subscribed: set[bytes] = set()
         self._latest: _Command | None = None
         self._leaving: set[bytes] = set()
+        self._left = 0.0
         self._queue: deque[_Command] = deque()
         self._outstanding: deque[_Command] = deque()
         self._wakeup = asyncio.Event()
@@ -106,10 +107,11 @@ class RedisSubscriber:
         if channel not in self._subscribed:
             return
         if not self._leaving and not self._lost:
-            self._loop.call_later(_LEAVING, self._leave)
+            self._loop.call_at(self._left + _LEAVING, self._leave)
         self._leaving.add(channel)
 
     def _leave(self) -> None:
+        self._left = self._loop.time()
         for channel in self._leaving:
             if channel in self._subscribed and not self._lost:
                 self._subscribed.remove(channel)
