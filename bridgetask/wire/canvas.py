@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +96,7 @@ def bind(signature: dict[str, Any], view: Celery) -> Signature[Any]:
     bound.update(signature)
     bound._app = view
     bound._type = None
-    bound.options = deepcopy(signature.options)
+    bound.options = _copied(signature.options, {})
     bound.kwargs = kwargs = dict(signature.kwargs)
     if isinstance(signature, _chain):
         bound._use_link = signature._use_link
@@ -108,6 +107,23 @@ def bind(signature: dict[str, Any], view: Celery) -> Signature[Any]:
         kwargs["header"] = _bind_all(signature.tasks, view)
         kwargs["body"] = signature.body and bind(signature.body, view)
     return bound  # type: ignore[no-any-return]
+
+
+def _copied(options: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy of options that Celery may alter.
+
+    Linked signatures are not applied here, and stay what they are. ``deepcopy`` would make plain
+    dicts of them, and pickle tells the two apart.
+
+    :param copies: those made so far, by the ids of the originals: YAML tells what is in it twice.
+    """
+    copied = copies.get(id(options), options)
+    if copied is options and type(options) is dict:
+        copied = {name: _copied(value, copies) for name, value in options.items()}
+    elif copied is options and type(options) is list:
+        copied = [_copied(each, copies) for each in options]
+    copies[id(options)] = copied
+    return copied
 
 
 def _bind_all(signatures: Any, view: Celery) -> Any:
