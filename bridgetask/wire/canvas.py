@@ -87,12 +87,15 @@ def bind(signature: dict[str, Any], view: Celery, *, lazily: bool = False) -> Si
     would go to that app's own connection.
 
     :param lazily: whether to copy the members of a group or a chord one by one, as they are called.
-    :raises InvalidOption: it holds something else than signatures.
+    :raises InvalidOption: it holds something else than signatures, or one of an unknown type.
     """
     if not isinstance(signature, dict):
         raise InvalidOption("task", f"must consist of signatures, not of {signature!r}")
-    if not isinstance(signature, Signature):
-        signature = Signature.from_dict(signature)  # a serialised one
+    if not isinstance(signature, Signature):  # a serialised one
+        kind = signature.get("subtask_type")
+        if kind and kind not in Signature.TYPES:
+            raise InvalidOption("task", f"holds a signature of the unknown type {kind!r}")
+        signature = Signature.from_dict(signature)
     bound: Any = type(signature).__new__(type(signature))
     bound.update(signature)
     bound._app = view
