@@ -61,7 +61,13 @@ def with_celery(url: str, backend: str, kind: str, members: int) -> dict[str, An
     in_order = result.get(timeout=PATIENCE) == expected(kind, members)
     seconds = time.perf_counter() - began
     # An event loop would have waited all the while.
-    return {"sent": sent, "seconds": seconds, "stall": seconds, "in_order": in_order}
+    return {
+        "sent": sent,
+        "seconds": seconds,
+        "stall": seconds,
+        "busy": time.thread_time(),
+        "in_order": in_order,
+    }
 
 
 def with_bridgetask(url: str, backend: str, kind: str, members: int) -> dict[str, Any]:
@@ -86,6 +92,7 @@ def with_bridgetask(url: str, backend: str, kind: str, members: int) -> dict[str
             "sent": sent,
             "seconds": seconds,
             "stall": max(ticker.late),
+            "busy": max(ticker.busy),
             "in_order": in_order,
         }
 
@@ -103,7 +110,7 @@ def with_nobody(url: str, backend: str, kind: str, members: int) -> dict[str, An
         while connection.default_channel.queue_declare(QUEUE, passive=True).message_count:
             time.sleep(0.1)
     time.sleep(1)
-    return {"sent": sent, "seconds": None, "stall": None, "in_order": None}
+    return {"sent": sent}
 
 
 CLIENTS: dict[str, Callable[[str, str, str, int], dict[str, Any]]] = {
@@ -129,8 +136,10 @@ def commands(backend: str) -> Counter[str]:
 def run(name: str, url: str, backend: str, kind: str, members: int) -> dict[str, Any]:
     """Let a client of its own process do it; return its figures and those of its servers."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.groups", "--client", name, url, backend, kind]
-        + [str(members)],
+        [
+            *(sys.executable, "-m", "benchmarks.groups"),
+            *("--client", name, url, backend, kind, str(members)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -163,7 +172,8 @@ def report(name: str, figures: dict[str, Any], members: int, worker: Counter[str
     listed = ", ".join(f"{command} {count}" for command, count in own.most_common() if count > 0)
     print(
         f"  {name:11} {figures['seconds']:7.2f} s, sent after {figures['sent']:6.2f} s,"
-        f" worst stall {figures['stall'] * 1e3:8.1f} ms, {figures['connections']} connections,"
+        f" worst stall {figures['stall'] * 1e3:8.1f} ms ({figures['busy'] * 1e3:.1f} ms of CPU),"
+        f" {figures['connections']} connections,"
         f" in order: {figures['in_order']}"
     )
     if figures["commands"]:

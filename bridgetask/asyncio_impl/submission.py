@@ -135,12 +135,12 @@ class Submission:
 
     def _close_group(self, error: BaseException | None) -> None:
         assert self._growing is not None
-        if error is not None and self._growing is not self.handle:
-            # A chord's body hangs on its header, and is told in our words.
-            if not isinstance(error, BridgetaskError):
-                failed = NotSent(f"a task of the header can't be sent: {error!r}")
-                failed.__cause__ = error
-                error = failed
+        in_our_words = error is None or isinstance(error, BridgetaskError)
+        if not in_our_words and self._growing is not self.handle:
+            # A chord's body fails with this, as the result of a call that was accepted.
+            failed = NotSent(f"a task of the header can't be sent: {error!r}")
+            failed.__cause__ = error
+            error = failed
         self._growing._close(error)
 
     # The handles.
