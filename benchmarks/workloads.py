@@ -46,6 +46,8 @@ class Ticker:
 
     def __init__(self) -> None:
         self.late: list[float] = []
+        #: Seconds of CPU that the loop used from tick to tick: its lateness on an idle machine.
+        self.busy: list[float] = []
 
     async def __aenter__(self) -> Ticker:
         self._task = asyncio.create_task(self._tick())
@@ -54,9 +56,10 @@ class Ticker:
     async def _tick(self) -> None:
         clock = time.perf_counter
         while True:
-            due = clock() + _TICK
+            due, cpu = clock() + _TICK, time.thread_time()
             await asyncio.sleep(_TICK)
             self.late.append(clock() - due)
+            self.busy.append(time.thread_time() - cpu)
 
     async def __aexit__(self, *exc: object) -> None:
         self._task.cancel()

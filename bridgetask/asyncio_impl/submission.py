@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ClientClosed, InvalidOption
+from ..errors import BridgetaskError, ClientClosed, InvalidOption, NotSent
 from ..wire.canvas import is_group_result
 from ..wire.message import OutgoingMessage
 from ..wire.recorder import RecordedCall
@@ -51,6 +51,8 @@ class Submission:
         self._to_receive: list[str] = []
         self._under_way: deque[Completion] = deque()
         self._stepping = threading.Lock()
+        #: The group whose members are called step by step: the handle itself, or a chord's header.
+        self._growing: GroupResult | None = None
         self._take(call.messages)
         self.handle: AnyResult = self._handle(call.result)
         session.backlog.add(delivery for _, delivery in self._outgoing)
@@ -114,8 +116,8 @@ class Submission:
 
     def _step(self) -> bool:
         """Call some more members of a large group; return whether there may be others."""
-        group = self.handle
-        assert isinstance(group, GroupResult)
+        group = self._growing
+        assert group is not None
         with self._stepping:
             if group._built.done:
                 return False
@@ -132,8 +134,14 @@ class Submission:
             return bool(results)
 
     def _close_group(self, error: BaseException | None) -> None:
-        assert isinstance(self.handle, GroupResult)
-        self.handle._close(error)
+        assert self._growing is not None
+        in_our_words = error is None or isinstance(error, BridgetaskError)
+        if not in_our_words and self._growing is not self.handle:
+            # A chord's body fails with this, as the result of a call that was accepted.
+            failed = NotSent(f"a task of the header can't be sent: {error!r}")
+            failed.__cause__ = error
+            error = failed
+        self._growing._close(error)
 
     # The handles.
 
@@ -159,7 +167,8 @@ class Submission:
         joint = JointDelivery(f"{self._call.name}[{result.id}]")
         group = GroupResult(self._client, self._session, result.id, parent=parent, delivery=joint)
         group._extend([self._handle(member, carrier) for member in result.results])
-        if result is self._call.result and self._call.rest is not None:
+        if result is self._call.growing:
+            self._growing = group
             group._finish_building = self.finish
         else:
             group._close(None)

@@ -162,7 +162,7 @@ class _AmqpView:
 
     def _shows_arguments_as_celery_does(self, create: Any) -> bool:
         """Tell whether ``argsrepr`` and ``kwargsrepr`` will be what ``saferepr`` makes of them."""
-        levels = self._view.conf.task_repr_maxlevels
+        levels = getattr(self._view.conf, "task_repr_maxlevels", None)  # not in Celery 5.5
         return (
             getattr(create, "__func__", None) is AMQP.as_task_v2
             and min(self._amqp.argsrepr_maxsize, self._amqp.kwargsrepr_maxsize) >= SHORT

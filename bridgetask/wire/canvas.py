@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature, _chain, _chord, chunks, group, task_name_from
 from celery.result import AsyncResult, GroupResult
-from celery.utils.functional import regen
+from celery.utils.functional import _regen, regen
 
 from ..errors import InvalidOption
 
@@ -28,7 +27,7 @@ __all__ = [
     "bind",
     "group_of",
     "is_group_result",
-    "is_large_group",
+    "is_large",
 ]
 
 #: How many members of a group are called at once, while the event loop waits.
@@ -81,40 +80,61 @@ class SentGroup(GroupResult):
         """Leave out what Celery would open its result consumer for."""
 
 
-def bind(signature: dict[str, Any], view: Celery) -> Signature[Any]:
+def bind(signature: dict[str, Any], view: Celery, *, lazily: bool = False) -> Signature[Any]:
     """Return a copy of a signature, and of those in it, that belongs to ``view``.
 
     Signatures hold the task that made them, and the task its app: applied as they are, they
     would go to that app's own connection.
 
-    :raises InvalidOption: it holds something else than signatures.
+    :param lazily: whether to copy the members of a group or a chord one by one, as they are called.
+    :raises InvalidOption: it holds something else than signatures, or one of an unknown type.
     """
     if not isinstance(signature, dict):
         raise InvalidOption("task", f"must consist of signatures, not of {signature!r}")
-    if not isinstance(signature, Signature):
-        signature = Signature.from_dict(signature)  # a serialised one
+    if not isinstance(signature, Signature):  # a serialised one
+        kind = signature.get("subtask_type")
+        if kind and kind not in Signature.TYPES:
+            raise InvalidOption("task", f"holds a signature of the unknown type {kind!r}")
+        signature = Signature.from_dict(signature)
     bound: Any = type(signature).__new__(type(signature))
     bound.update(signature)
     bound._app = view
     bound._type = None
-    bound.options = deepcopy(signature.options)
+    bound.options = _copied(signature.options, {})
     bound.kwargs = kwargs = dict(signature.kwargs)
     if isinstance(signature, _chain):
         bound._use_link = signature._use_link
         bound._frozen = None
     if isinstance(signature, (_chain, group)):
-        kwargs["tasks"] = _bind_all(signature.tasks, view)
+        kwargs["tasks"] = _bind_all(signature.tasks, view, lazily)
     elif isinstance(signature, _chord):
-        kwargs["header"] = _bind_all(signature.tasks, view)
+        kwargs["header"] = _bind_all(signature.tasks, view, lazily)
         kwargs["body"] = signature.body and bind(signature.body, view)
     return bound  # type: ignore[no-any-return]
 
 
-def _bind_all(signatures: Any, view: Celery) -> Any:
+def _copied(options: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy of options that Celery may alter.
+
+    Linked signatures are not applied here, and stay what they are. ``deepcopy`` would make plain
+    dicts of them, and pickle tells the two apart.
+
+    :param copies: those made so far, by the ids of the originals: YAML tells what is in it twice.
+    """
+    copied = copies.get(id(options), options)
+    if copied is options and type(options) is dict:
+        copied = {name: _copied(value, copies) for name, value in options.items()}
+    elif copied is options and type(options) is list:
+        copied = [_copied(each, copies) for each in options]
+    copies[id(options)] = copied
+    return copied
+
+
+def _bind_all(signatures: Any, view: Celery, lazily: bool) -> Any:
     if isinstance(signatures, dict):  # a chord's header that is a group
-        return bind(signatures, view)
+        return bind(signatures, view, lazily=lazily)
     bound = (bind(each, view) for each in signatures)
-    if type(signatures) in {list, tuple}:
+    if type(signatures) in {list, tuple} and not lazily:
         return type(signatures)(bound)
     return regen(bound)  # as lazy as it was
 
@@ -129,16 +149,26 @@ def is_group_result(result: object) -> bool:
     return isinstance(result, GroupResult)
 
 
-def is_large_group(signature: Signature[Any]) -> bool:
-    """Tell whether this is a group, or something like it, that is better called in steps.
+def is_large(signature: Signature[Any]) -> bool:
+    """Tell whether this is better called in steps: a group, something like it, or a chord.
 
     A generator is evaluated no further than that takes.
     """
     if isinstance(signature, chunks):
         return True
-    if not isinstance(signature, group):
-        return False
-    return len(list(islice(iter(signature.tasks), AT_ONCE + 1))) > AT_ONCE
+    if isinstance(signature, group):
+        return _are_many(signature.tasks)
+    if isinstance(signature, _chord):
+        header = getattr(signature.tasks, "tasks", signature.tasks)
+        # Celery calls a list of plain tasks as it calls a generator.
+        return _are_many(header) and (
+            isinstance(header, _regen) or all(each.get("subtask_type") is None for each in header)
+        )
+    return False
+
+
+def _are_many(signatures: Iterable[Any]) -> bool:
+    return len(list(islice(iter(signatures), AT_ONCE + 1))) > AT_ONCE
 
 
 def apply_in_steps(
@@ -146,11 +176,39 @@ def apply_in_steps(
     args: Sequence[Any] | None,
     kwargs: Mapping[str, Any] | None,
     options: dict[str, Any],
-) -> tuple[SentGroup, Iterator[SentResult]]:
-    """Follow ``group.apply_async``, but for the pace: each step of the iterator calls one member.
+) -> tuple[Any, SentGroup, Iterator[SentResult]]:
+    """Follow a large signature's ``apply_async``, but for the pace.
 
-    :returns: the group's result, whose list of results grows with the steps, and the steps.
+    :returns: the result of the call; that of the group, whose list of results grows with the
+        steps; and the steps, each of which calls one member.
     """
+    if not isinstance(signature, _chord):
+        sent, steps = _apply_group(signature, args, kwargs, options)
+        return sent, sent, steps
+    called: list[tuple[SentGroup, Iterator[SentResult]]] = []
+    run = signature.run
+
+    def run_with_steps(header: Any, *args: Any, **options: Any) -> Any:
+        def apply_header(args: Any = None, kwargs: Any = None, **options: Any) -> SentGroup:
+            called.append(_apply_group(header, args, kwargs, options))
+            return called[0][0]
+
+        header.apply_async = apply_header
+        return run(header, *args, **options)
+
+    bound: Any = signature
+    bound.run = run_with_steps
+    result = signature.apply_async(args, kwargs, **options)  # type: ignore[arg-type]
+    return result, *called[0]
+
+
+def _apply_group(
+    signature: Signature[Any],
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    options: dict[str, Any],
+) -> tuple[SentGroup, Iterator[SentResult]]:
+    """Follow ``group.apply_async``."""
     members: Any = signature
     if isinstance(signature, chunks):
         options.setdefault("route_name", task_name_from(signature.kwargs["task"]))

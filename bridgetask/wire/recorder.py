@@ -18,7 +18,7 @@ from kombu import Producer
 from ..errors import InvalidOption
 from .appview import app_view, task_view
 from .backend import StoreWrite
-from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large_group
+from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large
 from .message import OutgoingMessage
 from .options import check_call, raise_naming_the_option
 from .producer import RecordingProducer
@@ -51,7 +51,9 @@ class RecordedCall:
     ignore_result: bool | None = None
     #: Where the result goes, if not to us: an address given as ``reply_to``.
     reply_elsewhere: bool = False
-    #: The members of a large group that are still to be called, with these options.
+    #: Celery's result of the group, in a large call, whose members are called step by step.
+    growing: Any = None
+    #: Those members that are still to be called, with these options.
     rest: Iterator[SentResult] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,8 +102,9 @@ class Recorder:
             apply = task_view(task, self._view).apply_async
             return self._record(task.name, apply, (args, kwargs), options)
         if isinstance(task, Signature):
-            signature = bind(task, self._view)
-            if is_large_group(signature) and not self.app.conf.task_always_eager:
+            in_steps = not self.app.conf.task_always_eager and is_large(task)
+            signature = bind(task, self._view, lazily=in_steps)
+            if in_steps:
                 return self._record_in_steps(signature, args, kwargs, options)
             return self._record(signature.name, signature.apply_async, (args, kwargs), options)
         raise InvalidOption("task", f"must be a Celery task or signature, not {task!r}")
@@ -162,9 +165,10 @@ class Recorder:
         self, signature: Signature[Any], args: Any, kwargs: Any, options: dict[str, Any]
     ) -> RecordedCall:
         check_call(args, kwargs, options)
-        call = self._recorded(signature.name, None, [], options)
-        call.options = options
-        call.result, call.rest = apply_in_steps(signature, args, kwargs, options)
+        with _Recording(self._recording, options):
+            result, growing, rest = apply_in_steps(signature, args, kwargs, dict(options))
+        call = self._recorded(signature.name, result, [], options)
+        call.growing, call.rest, call.options = growing, rest, options
         _, call.messages = self.record_more(call, AT_ONCE)
         return call
 

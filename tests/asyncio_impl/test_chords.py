@@ -6,11 +6,20 @@ import asyncio
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord, group
+from celery import Celery, chain, chord, group, signals
 from celery.exceptions import ChordError
 from celery.result import GroupResult as CelerysGroupResult
 
-from bridgetask import Client, GroupResult, ResultUnavailable, ResultUndecodable
+from bridgetask import (
+    Client,
+    ClientClosed,
+    GroupResult,
+    InvalidOption,
+    NotSent,
+    ResultUnavailable,
+    ResultUndecodable,
+)
+from bridgetask.wire.canvas import AT_ONCE
 
 from ..fix_redis import with_celerys_backend
 
@@ -62,6 +71,69 @@ async def test_the_parent_of_a_body_is_its_header(redis_app: Celery) -> None:
         assert [await each for each in call.parent] == [2, 4]
         assert call.as_tuple() == ((call.id, call.parent.as_tuple()), None)
         assert call.as_list() == [call.id, call.parent.id]
+
+
+async def test_the_header_of_a_large_chord_is_called_piece_by_piece(redis_app: Celery) -> None:
+    size = 3 * AT_ONCE
+    header = [add(redis_app, number, 1) for number in range(size)]
+    async with Client(redis_app) as client:
+        call: Any = client.apply_async(chord(header, total(redis_app), app=redis_app))
+        assert len(call.parent._members) == AT_ONCE
+        await call.sent()
+        assert await call.get(timeout=60) == sum(range(1, size + 1))
+        assert await call.parent.get(timeout=60) == list(range(1, size + 1))
+
+
+async def test_asking_for_the_header_of_a_large_chord_calls_what_is_left(redis_app: Celery) -> None:
+    size = 2 * AT_ONCE
+    header = (add(redis_app, number, 1) for number in range(size))
+    async with Client(redis_app) as client:
+        call: Any = client.apply_async(chord(header, total(redis_app), app=redis_app))
+        assert len(call.parent.results) == size
+        assert await call.get(timeout=60) == sum(range(1, size + 1))
+
+
+async def test_a_large_chord_fails_with_a_task_of_its_header_that_cannot_be_sent(
+    redis_app: Celery,
+) -> None:
+    header = [add(redis_app, number, 1) for number in range(2 * AT_ONCE)]
+    header.append(redis_app.signature("tests.tasks.echo", (object(),)))
+    async with Client(redis_app) as client:
+        call: Any = client.apply_async(chord(header, total(redis_app), app=redis_app))
+        for waiting in (call.get(timeout=20), call.sent(), call.parent.sent()):
+            with pytest.raises(InvalidOption, match="args, kwargs: can't be serialised"):
+                await waiting
+
+
+async def test_a_large_chord_fails_with_what_a_receiver_raises(redis_app: Celery) -> None:
+    calls: list[str] = []
+
+    def refuse_the_last(sender: str, **_: Any) -> None:
+        calls.append(sender)
+        if len(calls) > AT_ONCE:
+            raise ValueError("no more")
+
+    header = [add(redis_app, number, 1) for number in range(2 * AT_ONCE)]
+    signals.before_task_publish.connect(refuse_the_last)
+    try:
+        async with Client(redis_app) as client:
+            call = client.apply_async(chord(header, total(redis_app), app=redis_app))
+            with pytest.raises(NotSent, match="can't be sent: ValueError") as raised:
+                await call.get(timeout=20)
+            assert isinstance(raised.value.__cause__, ValueError)
+    finally:
+        signals.before_task_publish.disconnect(refuse_the_last)
+
+
+async def test_closing_under_a_large_chord_says_so(redis_app: Celery) -> None:
+    client = Client(redis_app, close_timeout=0.2)
+    redis_app.conf.broker_url = "amqp://127.0.0.1:1//"
+    header = (add(redis_app, 1, 1) for _ in range(30 * AT_ONCE))
+    call = client.apply_async(chord(header, total(redis_app), app=redis_app))
+    await asyncio.sleep(0.1)
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await call
 
 
 async def test_a_failing_part_is_raised_in_place_of_the_chord_s_own_error(

@@ -288,6 +288,15 @@ async def test_a_chord_is_refused_where_the_backend_cannot_run_it(
         lonely_client.apply_async(signature)
 
 
+async def test_a_signature_of_an_unknown_type_is_refused(lonely_client: Client) -> None:
+    unknown = {"task": "x", "args": [], "kwargs": {}, "options": {}, "subtask_type": "nonsense"}
+    for signature in (group([unknown]), group([add.s(1, 1)] * AT_ONCE + [unknown])):
+        with pytest.raises(InvalidOption, match="task: holds a signature of the unknown type"):
+            await lonely_client.apply_async(signature)
+    with pytest.raises(InvalidOption, match="task: must consist of signatures, not of 3"):
+        lonely_client.apply_async(group([3]))
+
+
 async def test_an_empty_chain_is_refused(lonely_client: Client) -> None:
     with pytest.raises(InvalidOption, match="task: is an empty"):
         lonely_client.apply_async(chain())

@@ -126,7 +126,7 @@ OPTIONS: dict[str, list[Options]] = {
     "repr": [{"argsrepr": "(hidden)", "kwargsrepr": "{hidden}"}],
     "origin": [{"origin": "somewhere@else"}],
     "properties": [
-        {"app_id": "app", "user_id": "guest", "type": "a type", "cluster_id": "c"},
+        {"app_id": "app", "type": "a type", "cluster_id": "c"},
         {"message_id": "mine", "timestamp": 1_900_000_000, "no_property": "dropped"},
         {"correlation_id": "other than the task's"},
     ],

