@@ -13,12 +13,9 @@ from bridgetask import BrokerUnreachable, ClientClosed, NotSent, Refused, SendEr
 from ..fix_proxy import Proxy, black_hole
 from ..servers import RabbitMQ, Worker, free_ports
 from .callers import Caller
+from .load import PATIENT
 
 ADD = "tests.tasks.add"
-
-#: Retries for as long as the deadline allows.
-PATIENT = {"task_publish_retry_policy": {"max_retries": None, "interval_start": 0.1}}
-
 
 @pytest.fixture(params=["refused", "black hole", "silent"])
 async def nowhere(request: pytest.FixtureRequest) -> AsyncIterator[str]:
