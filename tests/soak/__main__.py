@@ -99,7 +99,9 @@ def main() -> int:
         with ExitStack() as stack:
             node = stack.enter_context(RabbitMQ())
             # A result that Redis has taken must survive that it is killed.
-            redis = stack.enter_context(Redis(config={"appendonly": "yes", "appendfsync": "always"}))
+            redis = stack.enter_context(
+                Redis(config={"appendonly": "yes", "appendfsync": "always"})
+            )
             proxies = [
                 stack.enter_context(Proxy(node.port)),
                 stack.enter_context(Proxy(redis.port, protocol="redis")),
