@@ -10,8 +10,6 @@ import textwrap
 import time
 from collections.abc import Callable
 
-import pytest
-
 from bridgetask import Client
 
 from ..fix_rabbitmq import make_app

@@ -388,10 +388,9 @@ async def test_a_failover_by_sentinels_under_load_loses_nothing_that_is_stored_a
             await asyncio.sleep(0.2)
         elected = time.monotonic()
         await opened[0].send_task("t", queue="nobody-listens").sent()
-        print(
-            f"elected in {elected - began:.1f} s, recovered {time.monotonic() - elected:.1f} s on"
-        )
-        assert time.monotonic() - elected < 20
+        recovered = time.monotonic() - elected
+        print(f"elected in {elected - began:.1f} s, recovered in {recovered:.1f} s")
+        assert recovered < 20
     await asyncio.gather(*(handle.sent() for handle in load.handles))
     assert len(load.handles) > 50
     ids = [handle.id for handle in load.handles]
