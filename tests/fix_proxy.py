@@ -37,6 +37,10 @@ class Proxy:
         """Reset all connections."""
         self._tell("cut")
 
+    def force_close(self) -> None:
+        """Close all connections in the broker's name, as an operator makes it do (AMQP only)."""
+        self._tell("force_close")
+
     def refuse(self) -> None:
         """Refuse new connections."""
         self._tell("refuse")

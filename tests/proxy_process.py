@@ -18,6 +18,10 @@ from typing import Any
 
 #: Method frames of AMQP that confirm a publish: class 60, ``basic.ack`` and ``basic.nack``.
 _CONFIRMS = {(60, 80), (60, 120)}
+#: ``connection.close`` as an operator's ``close_all_connections`` sends it.
+_REASON = b"CONNECTION_FORCED - told to"
+_CLOSE = struct.pack(">HHHB", 10, 50, 320, len(_REASON)) + _REASON + bytes(4)
+_CLOSE_FRAME = struct.pack(">BHI", 1, 0, len(_CLOSE)) + _CLOSE + b"\xce"
 
 
 @dataclass
@@ -133,6 +137,10 @@ class Direction:
         if not self._ended:
             self.writer.write(data)
 
+    def say(self, frame: bytes) -> None:
+        """Put in a frame of our own, behind those that are on their way."""
+        self._outgoing.put_nowait((0.0, frame))
+
     def half_close(self) -> None:
         self._ended = True
         if self.writer.can_write_eof() and not self.writer.is_closing():
@@ -185,6 +193,10 @@ class ProxyServer:
     def half_close(self, direction: str) -> None:
         for directions in self._connections.values():
             directions[direction].half_close()
+
+    def force_close(self) -> None:
+        for directions in self._connections.values():
+            directions["down"].say(_CLOSE_FRAME)
 
     async def restore(self) -> None:
         self.change("both", {k: v for k, v in Rules().__dict__.items() if k != "changed"})

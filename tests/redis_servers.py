@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -107,6 +108,26 @@ class Redis:
         """Return how many clients of a kind, ``normal`` or ``pubsub``, are connected."""
         listed = self.cli("CLIENT", "LIST", "TYPE", kind).splitlines()
         return sum("cmd=client" not in line for line in listed if line)
+
+    # Harm.
+
+    def kill(self) -> None:
+        """Kill the server as a power cut would. :meth:`start` starts it again."""
+        self._signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(10)
+
+    def freeze(self) -> None:
+        """Make the server neither take nor give a byte, until :meth:`thaw`."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         """Stop the server. It can be started again, without its data."""

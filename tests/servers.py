@@ -143,7 +143,7 @@ class RabbitMQ:
         path = "/" if virtual_host == "/" else quote(virtual_host, safe="")
         return f"amqp://{quote(user)}:{quote(password)}@127.0.0.1:{self.port}/{path}"
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 180.0) -> None:
         """Start the node, or start it again; return when it accepts connections."""
         assert _RABBITMQ_BIN is not None
         if self._cluster is not None:
@@ -285,7 +285,7 @@ class Worker:
         self._ready = threading.Event()
         self._reader: threading.Thread | None = None
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = 90.0) -> None:
         """Start the worker; return when it consumes."""
         self._process = subprocess.Popen(
             self._command,

@@ -258,9 +258,23 @@ class Session:
             return
         self.closed = True
         deadline = self.loop.time() + timeout
-        with suppress(TimeoutError):
+        try:
             # Saying goodbye wants its share of the time, too.
-            async with asyncio.timeout_at(deadline - timeout / 4):
+            await self._finish(deadline - timeout / 4)
+            self._end_subscriptions()
+            async with asyncio.timeout_at(deadline):
+                await asyncio.gather(
+                    self._sender.close(), self._close_receivers(), return_exceptions=True
+                )
+        except TimeoutError:
+            pass
+        finally:
+            self.abort()
+
+    async def _finish(self, deadline: float) -> None:
+        """Send what is queued; say what could not be, and which results are given up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
                 while self._background:
                     await asyncio.wait(self._background)
                 await self._sender.drain()
@@ -271,16 +285,6 @@ class Session:
                 unsent,
                 awaited,
             )
-        self._end_subscriptions()
-        try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.gather(
-                    self._sender.close(), self._close_receivers(), return_exceptions=True
-                )
-        except TimeoutError:
-            pass
-        finally:
-            self.abort()
 
     async def _close_receivers(self) -> None:
         await asyncio.gather(

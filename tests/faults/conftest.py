@@ -51,7 +51,9 @@ async def opened() -> AsyncIterator[Callable[..., Caller]]:
     callers: list[Caller] = []
 
     def open_one(kind: str, url: str, conf: dict[str, Any] | None = None, **options: Any) -> Caller:
-        app = make_app(f"faults-{kind}", url, **(conf or {}))
+        settings = dict(conf or {})
+        backend = settings.pop("result_backend", "rpc://")
+        app = make_app(f"faults-{kind}", url, backend, **settings)
         callers.append(CALLERS[kind](app, **options))
         return callers[-1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -13,11 +13,9 @@ from bridgetask import BrokerUnreachable, ClientClosed, NotSent, Refused, SendEr
 from ..fix_proxy import Proxy, black_hole
 from ..servers import RabbitMQ, Worker, free_ports
 from .callers import Caller
+from .load import PATIENT
 
 ADD = "tests.tasks.add"
-
-#: Retries for as long as the deadline allows.
-PATIENT = {"task_publish_retry_policy": {"max_retries": None, "interval_start": 0.1}}
 
 
 @pytest.fixture(params=["refused", "black hole", "silent"])
@@ -74,7 +72,30 @@ async def test_a_user_that_is_deleted_is_told_and_comes_back_when_it_does(
     await calls.send_task("nothing", queue=queue).sent()
 
 
-STATES = ["connecting", "idle", "down", "stalled", "half-open", "unconfirmed", "throttled"]
+@pytest.fixture
+def alarm(node: RabbitMQ) -> Iterator[Callable[[bool], None]]:
+    """Raises the memory alarm; one that was raised is cleared in the end."""
+    raised: list[bool] = []
+
+    def set_alarm(on: bool) -> None:
+        raised.append(on)
+        node.set_memory_alarm(on)
+
+    yield set_alarm
+    if raised and raised[-1]:
+        node.set_memory_alarm(False)
+
+
+STATES = [
+    "connecting",
+    "idle",
+    "down",
+    "stalled",
+    "half-open",
+    "unconfirmed",
+    "throttled",
+    "blocked",
+]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -84,6 +105,7 @@ async def test_mode_13_closing_ends_in_time_and_says_what_it_abandoned(
     node: RabbitMQ,
     queue: str,
     state: str,
+    alarm: Callable[[bool], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     calls = caller(f"amqp://127.0.0.1:{proxy.port}//", close_timeout=1.5, conf=PATIENT)
@@ -103,6 +125,8 @@ async def test_mode_13_closing_ends_in_time_and_says_what_it_abandoned(
         proxy.swallow_confirms()
     elif state == "throttled":
         proxy.throttle(100)
+    elif state == "blocked":
+        await asyncio.to_thread(alarm, True)
     awaited = [] if state == "idle" else [calls.send_task("nothing", queue=queue) for _ in range(9)]
     await asyncio.sleep(0.2)
     waiting = [asyncio.ensure_future(call.get()) for call in awaited]

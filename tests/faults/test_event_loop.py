@@ -10,8 +10,6 @@ import textwrap
 import time
 from collections.abc import Callable
 
-import pytest
-
 from bridgetask import Client
 
 from ..fix_rabbitmq import make_app
@@ -191,10 +189,3 @@ def test_mode_15_a_client_works_inside_a_celery_task(node: RabbitMQ, node_worker
                 assert await asyncio.gather(*tasks) == [number + 1 for number in range(20)]
 
         asyncio.run(main())
-
-
-@pytest.mark.blocks
-async def xtest_mode_18_a_20_mb_result_stalls_the_loop_within_its_bound(
-    callers: Callable[..., list[Caller]], node: RabbitMQ, node_worker: Worker
-) -> None:
-    """The bound stands in docs/reliability.md."""

@@ -101,7 +101,7 @@ async def test_mode_9_an_alarm_fails_sends_in_time_and_lets_results_through(
         "broker_read_url": f"amqp://127.0.0.1:{proxy.port}//",
         "broker_write_url": node.url(),
     }
-    opened = callers("amqp://127.0.0.1:1//", conf=conf, send_timeout=1.5)
+    opened = callers("amqp://127.0.0.1:1//", conf=conf, send_timeout=4)
     pending = [calls.send_task(SLEEP, (0.1, "early")) for calls in opened]
     await asyncio.gather(*(call.sent() for call in pending))
     proxy.refuse()
@@ -119,7 +119,7 @@ async def test_mode_9_an_alarm_fails_sends_in_time_and_lets_results_through(
             await call.sent()
     stuck = [await blocked(each, queue) for each in callers(node.url())]
     closing = time.monotonic()
-    assert closing - began < 6
+    assert closing - began < 4 + 4
     await asyncio.gather(*(calls.close() for calls in opened))
     assert time.monotonic() - closing < 5
 

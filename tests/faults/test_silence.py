@@ -22,7 +22,7 @@ async def test_mode_1_a_broker_that_freezes_fails_a_send_by_its_deadline(
     caller: Callable[..., Caller], proxy: Proxy, queue: str
 ) -> None:
     through = f"amqp://127.0.0.1:{proxy.port}//"
-    calls = caller(through, send_timeout=1.5, close_timeout=1, heartbeat=1)
+    calls = caller(through, send_timeout=3, close_timeout=1, heartbeat=1)
     await calls.send_task("nothing", queue=queue).sent()
     proxy.stall()
     began = time.monotonic()
@@ -32,7 +32,7 @@ async def test_mode_1_a_broker_that_freezes_fails_a_send_by_its_deadline(
     # By now the connection is known to be dead, and none can be made: this one never leaves.
     with pytest.raises((BrokerUnreachable, SendTimeout)):
         await calls.send_task("nothing", queue=queue).sent()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 2 * 3 + 1
     current = asyncio.current_task()
     assert current is not None
     assert current.cancelling() == 0
@@ -46,7 +46,7 @@ async def test_mode_2_a_confirm_that_never_comes_is_unconfirmed_on_time(
     queue: str,
     taken: Callable[[], Awaitable[list[str]]],
 ) -> None:
-    calls = caller(f"amqp://127.0.0.1:{proxy.port}//", send_timeout=1)
+    calls = caller(f"amqp://127.0.0.1:{proxy.port}//", send_timeout=3)
     await calls.send_task("nothing", queue=queue).sent()
     proxy.swallow_confirms()
     began = time.monotonic()
@@ -55,7 +55,7 @@ async def test_mode_2_a_confirm_that_never_comes_is_unconfirmed_on_time(
         with pytest.raises(Unconfirmed) as caught:
             await call.sent()
         assert caught.value.task_id == call.id
-    assert 0.9 < time.monotonic() - began < 3
+    assert 2.9 < time.monotonic() - began < 3 + 2
     proxy.restore()
     await calls.send_task("nothing", queue=queue).sent()
 
@@ -84,9 +84,9 @@ async def test_mode_8_an_unknown_outcome_is_said_to_be_and_is_not_sent_twice(
     queue: str,
     taken: Callable[[], Awaitable[list[str]]],
 ) -> None:
-    calls = caller(f"amqp://127.0.0.1:{proxy.port}//", send_timeout=1)
+    calls = caller(f"amqp://127.0.0.1:{proxy.port}//", send_timeout=3)
     await calls.send_task("nothing", queue=queue).sent()
-    proxy.hold_confirms(2)
+    proxy.hold_confirms(5)
     late = calls.send_task("nothing", queue=queue)
     with pytest.raises(Unconfirmed) as caught:
         await late.sent()
@@ -95,6 +95,6 @@ async def test_mode_8_an_unknown_outcome_is_said_to_be_and_is_not_sent_twice(
     proxy.restore()
     again = calls.send_task("nothing", queue=queue, task_id=late.id)
     assert again.id == late.id
-    await asyncio.sleep(1.2)  # the first confirm arrives, for a message that nobody waits for
+    await asyncio.sleep(2.2)  # the first confirm arrives, for a message that nobody waits for
     await again.sent()
     assert await taken() == [late.id]

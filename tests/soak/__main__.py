@@ -8,51 +8,76 @@ import logging
 import random
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from bridgetask import Client
 
 from ..fix_proxy import Proxy
+from ..fix_rabbitmq import make_app
+from ..redis_servers import Redis
 from ..servers import RabbitMQ, Worker
 from .account import Account, Footprint
-from .harm import Harm
+from .harm import Harm, Victims
 from .load import Load
 from .tasks import app
 
 #: Seconds; short, so that many dead connections are noticed in a short run.
 HEARTBEAT = 2
+#: The queues of the worker whose results come by rpc:// and of the one that stores them in Redis.
+RPC_QUEUE, REDIS_QUEUE = "celery", "redis"
 #: Megabytes by which the process may grow, its own accounting included: 1 kB a task.
 GROWTH = 40.0
 
 
-async def soak(
-    minutes: float, seed: int, proxy: Proxy, node: RabbitMQ, worker: Worker, executions: Path
-) -> list[str]:
+async def soak(minutes: float, seed: int, victims: Victims, executions: Path) -> list[str]:
     """Run for so many minutes; print the accounting, and return what is wrong with it."""
     chance = random.Random(seed)
     account = Account()
-    app.conf.broker_url = f"amqp://127.0.0.1:{proxy.port}//"
-    async with Client(app, send_timeout=20, heartbeat=HEARTBEAT) as client:
-        load = Load(client, account, chance)
+    app.conf.broker_url = f"amqp://127.0.0.1:{victims.proxy.port}//"
+    app.conf.task_default_queue = RPC_QUEUE
+    stored = make_app(
+        "soak-redis",
+        app.conf.broker_url,
+        f"redis://127.0.0.1:{victims.redis_proxy.port}",
+        task_default_queue=REDIS_QUEUE,
+        redis_socket_timeout=HEARTBEAT,
+        redis_socket_connect_timeout=HEARTBEAT,
+        redis_backend_health_check_interval=HEARTBEAT,
+    )
+    async with (
+        Client(app, send_timeout=20, heartbeat=HEARTBEAT) as by_rpc,
+        Client(stored, send_timeout=20, heartbeat=HEARTBEAT) as by_redis,
+    ):
+        load = Load({"rpc": (by_rpc, 3), "redis": (by_redis, 1)}, account, chance)
+
+        async def over(fault: str) -> None:
+            account.recoveries.setdefault(fault, []).append(await load.recovered())
+
         await load.run(3)
         await load.settled()
         before = Footprint.now()
-        harm = Harm(proxy, node, worker, random.Random(seed), heartbeat=HEARTBEAT)
+        harm = Harm(victims, random.Random(seed), over, heartbeat=HEARTBEAT)
         await asyncio.gather(load.run(minutes * 60), harm.run(minutes * 60))
-        proxy.heal()
+        victims.proxy.heal()
+        victims.redis_proxy.heal()
         print(f"faults are over; {load.following} calls are still followed", flush=True)
         await load.settled()
         await asyncio.sleep(1)
         after = Footprint.now()
-        session = client._session
-        assert session is not None
-        left = len(session.pending), session.backlog._count
+        left = [0, 0, 0]
+        for client in (by_rpc, by_redis):
+            session: Any = client._session
+            left[0] += len(session.pending)
+            left[1] += session.backlog._count
+            left[2] += len(getattr(session._results, "_watches", ()))
     print("faults:", ", ".join(f"{n} {name}" for name, n in sorted(harm.done.items())))
     print(account.check(executions))
     print(f"before: {before}\nafter:  {after}")
     problems = account.problems
     if any(left):
-        problems.append(f"left in the client: {left[0]} outcomes, {left[1]} messages")
+        problems.append("left in the clients: {} outcomes, {} messages, {} watches".format(*left))
     for name in ("tasks", "threads", "sockets"):
         if getattr(after, name) > getattr(before, name):
             problems.append(f"more {name} than before")
@@ -71,17 +96,40 @@ def main() -> int:
     logging.basicConfig(level=logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="bridgetask-soak-") as folder:
         executions = Path(folder) / "executions"
-        with RabbitMQ() as node, Proxy(node.port) as proxy:
+        with ExitStack() as stack:
+            node = stack.enter_context(RabbitMQ())
+            # A result that Redis has taken must survive that it is killed.
+            redis = stack.enter_context(
+                Redis(config={"appendonly": "yes", "appendfsync": "always"})
+            )
+            proxies = [
+                stack.enter_context(Proxy(node.port)),
+                stack.enter_context(Proxy(redis.port, protocol="redis")),
+            ]
             environment = {
                 "BRIDGETASK_TEST_BROKER": node.url(),
                 "BRIDGETASK_SOAK_EXECUTIONS": str(executions),
             }
-            with Worker(
-                "tests.soak.tasks", environment=environment, name="soak", concurrency=4
-            ) as worker:
-                problems = asyncio.run(
-                    soak(options.minutes, options.seed, proxy, node, worker, executions)
+            workers = [
+                Worker(
+                    "tests.soak.tasks",
+                    environment={
+                        **environment,
+                        "BRIDGETASK_TEST_BACKEND": backend,
+                        "BRIDGETASK_TEST_QUEUE": queue,
+                    },
+                    name=f"soak-{queue}",
+                    concurrency=concurrency,
                 )
+                for queue, backend, concurrency in (
+                    (RPC_QUEUE, "rpc://", 3),
+                    (REDIS_QUEUE, redis.url(), 2),
+                )
+            ]
+            for worker in workers:
+                stack.enter_context(worker)
+            victims = Victims(node, proxies[0], redis, proxies[1], workers)
+            problems = asyncio.run(soak(options.minutes, options.seed, victims, executions))
     for problem in problems[:50]:
         print(f"WRONG: {problem}")
     print("all accounted for" if not problems else f"{len(problems)} problems")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import statistics
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ class Account:
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.problems: list[str] = []
+        #: What became of waits that were to be cancelled or to time out.
+        self.waits: Counter[str] = Counter()
+        #: What waiting for answers raised.
+        self.errors: Counter[str] = Counter()
+        #: Seconds to recover, by fault.
+        self.recoveries: dict[str, list[float]] = {}
 
     def check(self, executions: Path) -> str:
         """Compare with what the workers wrote down; return the sums."""
@@ -38,6 +45,7 @@ class Account:
         sums: Counter[tuple[str, str]] = Counter()
         for task_id, entry in self.entries.items():
             runs = executed.pop(task_id, 0)
+            sums["results by", entry.kind.split()[0]] += 1
             sums["send", entry.send] += 1
             sums["outcome", entry.outcome] += 1
             sums["executed", "never" if not runs else "once" if runs == 1 else "again"] += 1
@@ -55,9 +63,16 @@ class Account:
         for task_id in executed:
             self.problems.append(f"executed, and never sent: {task_id}")
         lines = [f"{len(self.entries)} tasks"]
-        for group in ("send", "executed", "outcome"):
+        for group in ("results by", "send", "executed", "outcome"):
             counts = [f"{n} {what}" for (each, what), n in sorted(sums.items()) if each == group]
             lines.append(f"  {group}: {', '.join(counts)}")
+        for name, counter in (("errors", self.errors), ("given up waits", self.waits)):
+            counts = [f"{n} {what}" for what, n in sorted(counter.items())]
+            lines.append(f"  {name}: {', '.join(counts)}")
+        lines.append("seconds until a call is answered, made as soon as a fault is over:")
+        for fault, seconds in sorted(self.recoveries.items()):
+            worst, median = max(seconds), statistics.median(seconds)
+            lines.append(f"  {fault}: median {median:.1f}, worst {worst:.1f}, of {len(seconds)}")
         return "\n".join(lines)
 
 

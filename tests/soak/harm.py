@@ -6,53 +6,81 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..fix_proxy import Proxy
+from ..redis_servers import Redis
 from ..servers import RabbitMQ, Worker
 
 __all__ = ["Harm"]
 
 
+@dataclass(frozen=True)
+class Victims:
+    """Servers, the proxies before them, and workers."""
+
+    node: RabbitMQ
+    proxy: Proxy
+    redis: Redis
+    redis_proxy: Proxy
+    workers: list[Worker]
+
+
 class Harm:
-    """Does harm to what lies between a client and its tasks."""
+    """Does harm to what lies between a client and its tasks.
+
+    :param over: called with the name of each fault when it is over; some are followed by the next
+        one only when that returns.
+    """
 
     def __init__(
         self,
-        proxy: Proxy,
-        node: RabbitMQ,
-        worker: Worker,
+        victims: Victims,
         chance: random.Random,
+        over: Callable[[str], Awaitable[None]],
         *,
         heartbeat: float,
     ) -> None:
-        self._proxy = proxy
-        self._node = node
-        self._worker = worker
+        self._victims = victims
+        self._node = victims.node
+        self._proxy = victims.proxy
+        self._redis = victims.redis
         self._chance = chance
+        self._over = over
         self._heartbeat = heartbeat
         self.done: Counter[str] = Counter()
 
     async def run(self, seconds: float) -> None:
         """Do harm for so long."""
-        quick = [
+        network = [
             *(self._cut, self._outage, self._stall, self._half_open, self._deaf, self._mute),
-            *(self._slow, self._narrow, self._half_close, self._swallow, self._block_the_loop),
+            *(self._slow, self._narrow, self._half_close),
         ]
-        slow = [
+        quick = [
+            *(self._swallow, self._force_close, self._block_the_loop, self._kill_subscriptions),
+        ]
+        servers = [
             *(self._close_all, self._memory, self._disk, self._restart, self._kill_node),
-            self._kill_worker,
+            *(self._kill_worker, self._kill_redis, self._freeze_redis),
         ]
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while loop.time() < end:
             await asyncio.sleep(self._chance.uniform(0.5, 3))
-            fault = self._chance.choice(quick if self._chance.random() < 0.75 else slow)
+            (kind,) = self._chance.choices((network, quick, servers), (5, 2, 3))
+            fault = self._chance.choice(kind)
             name = fault.__name__.strip("_").replace("_", " ")
+            self._proxy = self._victims.proxy
+            if kind is network and self._chance.random() < 0.3:
+                self._proxy = self._victims.redis_proxy
+                name += " to Redis"
             self.done[name] += 1
             print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
             await fault()
+            if self._chance.random() < 0.7:
+                await self._over(name)
 
     async def _while(self, do: Callable[[], Any], *, heal: bool = True) -> None:
         """Leave the proxy at doing harm for a while."""
@@ -95,8 +123,16 @@ class Harm:
     async def _half_close(self) -> None:
         self._proxy.half_close(self._chance.choice(["up", "down"]))
 
+    # On connections.
+
     async def _swallow(self) -> None:
         await self._while(self._proxy.swallow_confirms)
+
+    async def _force_close(self) -> None:
+        self._proxy.force_close()
+
+    async def _kill_subscriptions(self) -> None:
+        await asyncio.to_thread(self._redis.cli, "CLIENT", "KILL", "TYPE", "pubsub")
 
     # In this process.
 
@@ -129,5 +165,16 @@ class Harm:
         await asyncio.to_thread(self._node.start)
 
     async def _kill_worker(self) -> None:
-        await asyncio.to_thread(self._worker.kill)
-        await asyncio.to_thread(self._worker.start)
+        worker = self._chance.choice(self._victims.workers)
+        await asyncio.to_thread(worker.kill)
+        await asyncio.to_thread(worker.start)
+
+    async def _kill_redis(self) -> None:
+        await asyncio.to_thread(self._redis.kill)
+        await asyncio.sleep(self._chance.uniform(0, 3))
+        await asyncio.to_thread(self._redis.start)
+
+    async def _freeze_redis(self) -> None:
+        self._redis.freeze()
+        await asyncio.sleep(self._chance.uniform(0.2, 4))
+        self._redis.thaw()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +20,7 @@ from bridgetask import (
 )
 
 from .account import Account, Entry
-from .tasks import count, double, fail
+from .tasks import app, count, double, fail
 
 __all__ = ["Load"]
 
@@ -32,10 +33,16 @@ LATE = 10.0
 
 
 class Load:
-    """Sends calls until it is stopped, and finds out what became of each."""
+    """Sends calls until it is stopped, and finds out what became of each.
 
-    def __init__(self, client: Client, account: Account, chance: random.Random) -> None:
-        self._client = client
+    :param clients: by where their results come from, each with the share of the load that it gets.
+    """
+
+    def __init__(
+        self, clients: Mapping[str, tuple[Client, int]], account: Account, chance: random.Random
+    ) -> None:
+        self._clients = {results: client for results, (client, _) in clients.items()}
+        self._shares = [share for _, share in clients.values()]
         self._account = account
         self._chance = chance
         self._following: set[asyncio.Task[None]] = set()
@@ -51,7 +58,8 @@ class Load:
         kinds += [self._timed_out, self._group]
         while loop.time() < end:
             self._number += 1
-            self._follow(self._chance.choice(kinds)(self._number))
+            (results,) = self._chance.choices(list(self._clients), self._shares)
+            self._follow(self._chance.choice(kinds)(results, self._number))
             await asyncio.sleep(self._chance.expovariate(RATE))
 
     async def settled(self) -> None:
@@ -59,6 +67,22 @@ class Load:
         self._quiet_since = asyncio.get_running_loop().time()
         while self._following:
             await asyncio.wait(self._following)
+
+    async def recovered(self) -> float:
+        """Return how many seconds it took until a call by each client was answered."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.gather(*(self._answered(results) for results in self._clients))
+        return loop.time() - began
+
+    async def _answered(self, results: str) -> None:
+        outcome = ""
+        while outcome != "answered":
+            self._number += 1
+            handle = self._call(results, double, self._number)
+            entry = self._enter(handle, f"{results} probe")
+            await self._answer(handle, entry, self._number * 2)
+            outcome = entry.outcome
 
     @property
     def following(self) -> int:
@@ -74,6 +98,9 @@ class Load:
         error = task.exception()
         if error is not None:
             self._account.problems.append(f"unexpected {error!r}")
+
+    def _call(self, results: str, task: Any, *args: Any) -> AsyncResult[Any]:
+        return self._clients[results].send_task(task.name, args)
 
     def _enter(self, handle: AsyncResult[Any], kind: str) -> Entry:
         entry = self._account.entries[handle.id] = Entry(kind)
@@ -97,12 +124,15 @@ class Load:
         try:
             answer: Any = await handle.get(timeout=PATIENCE)
         except ValueError as error:  # the task's own
+            self._account.errors["the task's own"] += 1
             answer = error.args[0]
         except Unconfirmed:
+            self._account.errors["Unconfirmed"] += 1
             await self._late_answer(handle, entry, expected)
             return
         except BridgetaskError as error:
             entry.outcome = type(error).__name__
+            self._account.errors[entry.outcome] += 1
             return
         self._compare(handle, entry, answer, expected)
 
@@ -125,17 +155,17 @@ class Load:
 
     # The kinds of calls.
 
-    async def _plain(self, number: int) -> None:
-        handle = self._client.delay(double, number)
-        await self._answer(handle, self._enter(handle, "plain"), number * 2)
+    async def _plain(self, results: str, number: int) -> None:
+        handle = self._call(results, double, number)
+        await self._answer(handle, self._enter(handle, f"{results} plain"), number * 2)
 
-    async def _failing(self, number: int) -> None:
-        handle = self._client.delay(fail, number)
-        await self._answer(handle, self._enter(handle, "failing"), number)
+    async def _failing(self, results: str, number: int) -> None:
+        handle = self._call(results, fail, number)
+        await self._answer(handle, self._enter(handle, f"{results} failing"), number)
 
-    async def _progress(self, number: int) -> None:
-        handle = self._client.delay(count, number)
-        entry = self._enter(handle, "progress")
+    async def _progress(self, results: str, number: int) -> None:
+        handle = self._call(results, count, number)
+        entry = self._enter(handle, f"{results} progress")
         with suppress(BridgetaskError, TimeoutError):  # the answer says which
             async with asyncio.timeout(PATIENCE):
                 async for update in handle.updates():
@@ -143,25 +173,33 @@ class Load:
                         self._account.problems.append(f"wrong progress: {update}")
         await self._answer(handle, entry, number * 2)
 
-    async def _cancelled(self, number: int) -> None:
-        handle = self._client.delay(double, number, self._chance.random() * 0.1)
-        entry = self._enter(handle, "cancelled")
+    async def _cancelled(self, results: str, number: int) -> None:
+        handle = self._call(results, double, number, self._chance.random() * 0.1)
+        entry = self._enter(handle, f"{results} cancelled")
         waiting = asyncio.ensure_future(handle.get())
         await asyncio.sleep(self._chance.random() * 0.1)
         waiting.cancel()
         await asyncio.wait([waiting])
+        self._account.waits["cancelled" if waiting.cancelled() else "over before that"] += 1
         await self._answer(handle, entry, number * 2)
 
-    async def _timed_out(self, number: int) -> None:
-        handle = self._client.delay(double, number, self._chance.random() * 0.1)
-        entry = self._enter(handle, "timed out")
-        with suppress(ResultTimeout, NotSent, Unconfirmed):
+    async def _timed_out(self, results: str, number: int) -> None:
+        handle = self._call(results, double, number, self._chance.random() * 0.1)
+        entry = self._enter(handle, f"{results} timed out")
+        try:
             await handle.get(timeout=self._chance.random() * 0.1)
+        except ResultTimeout:
+            self._account.waits["timed out"] += 1
+        except (NotSent, Unconfirmed):
+            self._account.waits["failed with the send"] += 1
+        else:
+            self._account.waits["over before that"] += 1
         await self._answer(handle, entry, number * 2)
 
-    async def _group(self, number: int) -> None:
-        handle = self._client.apply_async(group(double.s(number + n) for n in range(4)))
-        members = [(each, self._enter(each, "group")) for each in handle.results]
+    async def _group(self, results: str, number: int) -> None:
+        members_of_it = [app.signature(double.name, (number + n,)) for n in range(4)]
+        handle = self._clients[results].apply_async(group(members_of_it, app=app))
+        members = [(each, self._enter(each, f"{results} group")) for each in handle.results]
         await asyncio.gather(
             *(
                 self._answer(each, entry, (number + n) * 2)

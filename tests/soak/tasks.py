@@ -16,10 +16,11 @@ EXECUTIONS = os.environ.get("BRIDGETASK_SOAK_EXECUTIONS", os.devnull)
 app = Celery(
     "soak",
     broker=os.environ.get("BRIDGETASK_TEST_BROKER", "amqp://guest:guest@127.0.0.1:1//"),
-    backend="rpc://",
+    backend=os.environ.get("BRIDGETASK_TEST_BACKEND", "rpc://"),
     set_as_current=False,
 )
 app.conf.update(
+    task_default_queue=os.environ.get("BRIDGETASK_TEST_QUEUE", "celery"),
     # What is confirmed must survive everything: workers and brokers that are killed included.
     task_acks_late=True,
     task_reject_on_worker_lost=True,

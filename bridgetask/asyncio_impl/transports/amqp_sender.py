@@ -203,6 +203,7 @@ class AmqpSender:
     async def _prepare(self, sending: Sending) -> bool:
         """Do all that must precede a message; return False where that failed."""
         message = sending.message
+        stood = self._connection.is_open
         try:
             await self._prepare_receiver(sending)
             await self._open_channel()
@@ -211,7 +212,9 @@ class AmqpSender:
                 await self._connection.declare(declaration)
             await self._check_exchange(message)
         except BrokerUnreachable as error:
-            await self._back_off(sending, error)
+            # That it was lost counts for those that were on their way, and for nobody else.
+            if not stood or self._connection.is_open:
+                await self._back_off(sending, error)
             return False
         except BackendUnreachable as error:
             self._put_aside(sending, error)

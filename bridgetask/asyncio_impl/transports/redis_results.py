@@ -264,14 +264,17 @@ class RedisResults:
                 retries += 1
                 try:
                     await self.prepare()
+                    subscriber = self._subscriber
                     await self.fetch([watch.task_id for watch in watches])
                 except BridgetaskError as error:
                     logger.warning("%s", error)
                     if not policy.allows(retries):
                         self._watches.give_up(error)
-                else:
+                    continue
+                if subscriber is not None and subscriber is self._subscriber:
                     logger.info("Receiving results from %s again", self._settings.address)
                     return
+                retries = 0  # the subscription was lost meanwhile: what was read is not all
         finally:
             self._recovery = None
 

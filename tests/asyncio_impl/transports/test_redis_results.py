@@ -354,6 +354,32 @@ class TestTrouble:
             assert await asyncio.wait_for(waiting, 30) == [n // 250 * 250 for n in range(1000)]
             assert redis_server.clients("pubsub") == 1
 
+    async def test_a_subscription_that_is_lost_again_during_recovery_is_made_again(
+        self, store_app: AppFactory, redis_server: Redis
+    ) -> None:
+        celery = store_app()
+        async with Client(celery) as client:
+            call = client.send_task("t")
+            await call.sent()
+            session: Any = client._session
+            results = session._results
+            read = results.fetch
+            reads = 0
+
+            async def fetch(task_ids: list[str]) -> None:
+                nonlocal reads
+                reads += 1
+                await read(task_ids)
+                if reads == 1:
+                    redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+                    await eventually(lambda: results._subscriber is None)
+
+            results.fetch = fetch
+            redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+            await eventually(lambda: reads == 2 and results._recovery is None)
+            await report(celery, call.id, result=1)
+            assert await call.get(timeout=5) == 1
+
     async def test_results_survive_a_restart_of_the_server(
         self, store_app: AppFactory, own_redis: Redis
     ) -> None:
