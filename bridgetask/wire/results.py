@@ -13,6 +13,7 @@ from celery import states
 from celery.backends import base as celery_backends
 from celery.backends.base import Backend
 from celery.result import EagerResult
+from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content, registry
 from kombu.utils.json import loads as json_loads
 
@@ -107,11 +108,15 @@ def load(
     """
     if len(body) > limit:
         raise TooLarge(limit)
+    # What has no decoder kombu would decode by whichever of Python's codecs the sender names. Some
+    # of those decompress, without a limit; and no worker sends such a thing.
+    if content_type not in registry._decoders:
+        raise ContentDisallowed(f"Refusing to deserialize content of type {content_type!r}")
     compression = (headers or {}).get("compression")
     if compression:
         body = decompress(body, compression, limit)
     decode: Any = (_json_in_steps() if in_steps else registry).loads
-    return decode(body, content_type, content_encoding, accept=accept)
+    return decode(body, content_type, content_encoding, accept=accept, _trusted_content=())
 
 
 class ResultDecoder:
@@ -194,7 +199,7 @@ class ResultDecoder:
 
     def is_slow(self, body: bytes, headers: Mapping[str, Any] | None = None) -> bool:
         """Tell whether decoding a message, or what is stored, may take more than a few ms."""
-        compressed = (headers or {}).get("compression") or _stored(body)[0]
+        compressed = (headers or {}).get("compression") or body.startswith(_COMPRESSED)
         return len(body) >= _SLOW or bool(compressed)
 
     def encode_result(self, result: Any, state: str) -> Any:
