@@ -171,19 +171,8 @@ class ResultDecoder:
         :param in_steps: whether to let other threads run meanwhile, which takes longer.
         :raises ResultUndecodable: it can't be read.
         """
-        backend = self._backend
         try:
-            method, body = _stored(payload)
-            meta = load(
-                body,
-                backend.content_type,
-                backend.content_encoding,
-                {"compression": method},
-                backend.accept,
-                limit=self._max_size,
-                in_steps=in_steps,
-            )
-            return self._update(meta, task_id)
+            return self._update(self._load_stored(payload, in_steps=in_steps), task_id)
         except Exception as error:
             raise _undecodable(error, task_id) from error
 
@@ -193,9 +182,22 @@ class ResultDecoder:
         :raises ResultUndecodable: it can't be read.
         """
         try:
-            return self._backend.decode(payload)["result"]
+            return self._load_stored(payload)["result"]
         except Exception as error:
             raise _undecodable(error, group_id) from error
+
+    def _load_stored(self, payload: bytes, *, in_steps: bool = False) -> Any:
+        backend = self._backend
+        method, body = _stored(payload)
+        return load(
+            body,
+            backend.content_type,
+            backend.content_encoding,
+            {"compression": method},
+            backend.accept,
+            limit=self._max_size,
+            in_steps=in_steps,
+        )
 
     def is_slow(self, body: bytes, headers: Mapping[str, Any] | None = None) -> bool:
         """Tell whether decoding a message, or what is stored, may take more than a few ms."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
@@ -77,7 +76,7 @@ class RedisSubscriber:
         self._lost = False
         self._tasks = [
             self._loop.create_task(self._until_lost(work), name="bridgetask Redis subscriber")
-            for work in (self._read(), self._write())
+            for work in (self._read, self._write)
         ]
 
     def subscribe(self, channel: bytes) -> None:
@@ -150,10 +149,10 @@ class RedisSubscriber:
             self._end(error)
             self._on_lost(error)
 
-    async def _until_lost(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             with translating(f"lost the connection to {self._settings.address}"):
-                await work
+                await work()
         except BridgetaskError as error:
             self._lose(error)
         except Exception as error:  # whatever it is, nobody may wait for ever
