@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 
 def fuzz(target: str, runs: int, seed: int) -> None:
     """Run one target with atheris, which ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["bridgetask", "tests.security"]):
+    with atheris.instrument_imports(include=["bridgetask.wire", "bridgetask.asyncio_impl"]):
         from tests.security.targets import TARGETS
     logging.getLogger("bridgetask").setLevel(logging.CRITICAL + 1)
     options = [f"-runs={runs}", f"-seed={seed}", "-max_len=2000", "-rss_limit_mb=1024"]
@@ -35,17 +37,22 @@ def main() -> int:
 
     targets = [options.target] if options.target else list(TARGETS)
     runs = -(-options.runs // len(targets))
-    failed = False
-    for target in targets:
+
+    def run(target: str) -> int:
         began = time.monotonic()
         command = [sys.executable, "-m", "scripts.fuzz", "--inside", "--target", target]
         command += ["--runs", str(runs), "--seed", str(options.seed)]
-        code = subprocess.call(command)
+        finished = subprocess.run(command, capture_output=True, check=False)
         took = time.monotonic() - began
-        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-        outcome = "no failure" if code == 0 else f"FAILED ({code})"
-        print(f"{target}: {runs} inputs in {took:.0f} s, {outcome}; at most {most} MB", flush=True)
-        failed |= code != 0
+        said = finished.stderr.decode(errors="replace")
+        outcome = f"FAILED:\n{said}" if finished.returncode else "no failure"
+        print(f"{target}: {runs} inputs in {took:.0f} s, {outcome}", flush=True)
+        return finished.returncode
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        failed = any(list(pool.map(run, targets)))
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    print(f"{runs * len(targets)} inputs; no process had more than {most} MB")
     return int(failed)
 
 

@@ -94,7 +94,7 @@ def value(choices: Choices, depth: int = 0) -> Any:
     if kind == 1:
         return choices.pick(NUMBERS)
     if kind == 2:
-        return choices.pick([*NAMED, *STATES, "x" * 3000, "\ud800", "\0", "\x1b[2J"])
+        return choices.pick([*NAMED, *STATES, "x" * 300, "\ud800", "\0", "\x1b[2J"])
     if kind == 3:
         return choices.noise().decode("utf-8", "surrogateescape")
     if kind == 4:
@@ -146,7 +146,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "application/x-bz2": bz2.compress,
     "application/x-lzma": lambda body: lzma.compress(body, preset=0),
 }
-_BOMB = bytes(2_000_000)
+_BOMBS = {method: compress(bytes(2_000_000)) for method, compress in COMPRESSIONS.items()}
 
 
 def body(choices: Choices) -> bytes:
@@ -155,11 +155,11 @@ def body(choices: Choices) -> bytes:
     if kind == 0:
         return choices.noise()
     if kind == 1:
-        return choices.pick([b"[", b'{"a":', b'{"__type__":']) * choices.number(5000)
+        return choices.pick([b"[", b'{"a":', b'{"__type__":']) * choices.pick([5, 50, 500, 1500])
     if kind == 2:
         return pickle.dumps({"task_id": IDS[0], "status": "SUCCESS", "result": Payload()})
     if kind == 3:
-        return b'{"task_id":"t","status":"SUCCESS","result":' + b"9" * choices.number(9000) + b"}"
+        return b'{"task_id":"t","status":"SUCCESS","result":' + b"9" * choices.number(5000) + b"}"
     said = json.dumps(meta(choices)).encode("utf-8", "surrogatepass")
     if kind == 4:
         return said[: choices.number(len(said))]
@@ -176,7 +176,7 @@ def compressed(choices: Choices) -> tuple[Any, bytes]:
     if choices.number(4):
         return None, body(choices)
     method = choices.pick(list(COMPRESSIONS))
-    packed = COMPRESSIONS[method](_BOMB if not choices.number(8) else body(choices))
+    packed = COMPRESSIONS[method](body(choices)) if choices.number(8) else _BOMBS[method]
     if not choices.number(3):
         packed = packed[: choices.number(len(packed))]
     named = choices.pick([method, method, *COMPRESSIONS, "zstd", "none", "\ud800", ["a"], {}, 5])
@@ -193,7 +193,18 @@ CONTENT_TYPES = [
     "text/\nforged\x1b",
     None,
 ]
-ENCODINGS = ["utf-8", "binary", "bz2", "zlib", "utf-16", "idna", "punycode", "nothing", "\ud800", None]
+ENCODINGS = [
+    "utf-8",
+    "binary",
+    "bz2",
+    "zlib",
+    "utf-16",
+    "idna",
+    "punycode",
+    "nothing",
+    "\ud800",
+    None,
+]
 
 #: A body, ``content_type``, ``content_encoding``, ``headers`` and ``correlation_id``.
 HostileMessage = tuple[bytes, Any, Any, Any, Any]
@@ -235,7 +246,7 @@ def properties(choices: Choices) -> bytes:
         return flags + b"".join(short(choices.noise()) for _ in range(choices.number(8)))
     if kind == 2:
         table = long(choices.noise())
-        for _ in range(choices.number(600)):
+        for _ in range(choices.pick([1, 5, 50, 600])):
             table = long(b"\x01aF" + table)
         return b"\x20\x00" + table
     if kind == 3:  # those of a result, but for the id

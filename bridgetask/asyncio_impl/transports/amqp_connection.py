@@ -196,6 +196,16 @@ class AmqpConnection:
                 self.abort()  # whoever else uses it would wait in vain, too
             raise
 
+    def hold(self) -> None:
+        """Read nothing more for now, as long as this connection lasts."""
+        if self._connection is not None:
+            self._connection.streams[0].hold()
+
+    def release(self) -> None:
+        """Go on reading."""
+        if self._connection is not None:
+            self._connection.streams[0].release()
+
     def forget_declarations(self) -> None:
         """Declare everything again when it is needed next."""
         self._declared.clear()

@@ -100,8 +100,7 @@ class FrameReader(asyncio.StreamReader):
     def hold(self) -> None:
         """Read nothing more from the socket for now. That counts for no silence."""
         self._held = True
-        if self.transport is not None:
-            self.transport.pause_reading()
+        self._pause()
 
     def release(self) -> None:
         """Go on reading from the socket."""
@@ -109,13 +108,24 @@ class FrameReader(asyncio.StreamReader):
         self.last_time = self._clock()
         self._resume()
 
+    def show_life(self) -> None:
+        """Let aiormq know that the connection lives, which it does not see while it is held."""
+        if not self._ended:
+            self._feed_aiormq(HEARTBEAT)
+
     @property
     def is_held(self) -> bool:
         """Whether nothing is read from the socket, because it was told so."""
         return self._held
 
+    def _pause(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
     def _resume(self) -> None:
-        if self.transport is not None and not self._held and not self._interrupted:
+        if self._held or self._interrupted:
+            return
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _continue(self) -> None:
@@ -127,8 +137,7 @@ class FrameReader(asyncio.StreamReader):
     def _interrupt(self) -> None:
         """Go on in the next turn of the event loop."""
         self._interrupted = True
-        if self.transport is not None:
-            self.transport.pause_reading()
+        self._pause()
         self._call_soon(self._continue)
 
     def _read(self) -> None:

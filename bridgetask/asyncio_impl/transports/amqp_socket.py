@@ -70,6 +70,7 @@ class SocketFactory(aiormq.connection.TransportFactory):
         if self.writer.transport.is_closing():
             return
         if self.reader.is_held:
+            self.reader.show_life()
             self.watch()
             return
         # What came while the loop was blocked has been read by now: sockets precede timers.

@@ -73,6 +73,8 @@ class RedisSubscriber:
         self._queue: deque[_Command] = deque()
         self._outstanding: deque[_Command] = deque()
         self._wakeup = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
         self._lost = False
         self._tasks = [
             self._loop.create_task(self._until_lost(work), name="bridgetask Redis subscriber")
@@ -123,6 +125,14 @@ class RedisSubscriber:
         :raises BackendUnreachable: the connection was lost.
         """
         await self._enqueue("PING").wait()
+
+    def hold(self) -> None:
+        """Handle no more messages for now."""
+        self._room.clear()
+
+    def release(self) -> None:
+        """Go on handling messages."""
+        self._room.set()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -219,6 +229,7 @@ class RedisSubscriber:
             handled += 1
             if handled % _PER_TURN == 0:
                 await asyncio.sleep(0)
+            await self._room.wait()
 
     def _confirmed(self) -> None:
         """Take note of an answer. The server gives them in the order of the questions."""
