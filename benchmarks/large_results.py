@@ -28,7 +28,9 @@ MEGABYTE = 1_000_000
 #: What a result may look like, by the number of its bytes.
 SHAPES: dict[str, Callable[[int], Any]] = {
     "numbers": lambda size: [1_000_000 + number for number in range(size // 9)],
-    "objects": lambda size: [{"id": 10_000_000 + number, "ok": True} for number in range(size // 30)],
+    "objects": lambda size: [
+        {"id": 10_000_000 + number, "ok": True} for number in range(size // 30)
+    ],
     "one string": lambda size: "x" * size,
 }
 
