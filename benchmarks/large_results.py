@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -101,12 +100,13 @@ async def measure(url: str, broker: str, shape: str, size: int) -> tuple[Stalls,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[20, 200])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     options = parser.parse_args()
     limit = 512 * 1024 * 1024
     with RabbitMQ(config={"max_message_size": limit}) as node, Redis() as redis:
         for backend, url in (("rpc://", node.url()), ("redis://", redis.url())):
             for megabytes in options.megabytes:
-                for shape in SHAPES:
+                for shape in options.shapes:
                     measuring = measure(url, node.url(), shape, megabytes * MEGABYTE)
                     stalls, took = asyncio.run(measuring)
                     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
