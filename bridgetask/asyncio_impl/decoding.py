@@ -2,7 +2,8 @@
 
 Decoding a large result on the event loop would stop it. On a thread the loop turns meanwhile, as
 JSON is decoded in steps there. It is one thread, so that results keep their order; one that comes
-behind a large result of the same task waits for it.
+behind a large result of the same task waits for it. Whoever hands results over is told to wait
+when too much of it waits already: results can come in faster than they can be decoded.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ __all__ = ["Decode", "Decoding"]
 #: Decodes a message, in steps if told so. Raises nothing but ``ResultUndecodable``.
 Decode = Callable[[bool], TaskUpdate]
 
+#: Bytes that may wait for the thread before nothing more is to be read.
+_FULL = 64 * 1024 * 1024
+
 
 class Decoding:
     """Where results are decoded."""
@@ -31,6 +35,11 @@ class Decoding:
         self._closed = False
         #: How many messages of a task are on the thread.
         self._on_thread: Counter[str | None] = Counter()
+        #: How many bytes there are of them.
+        self._backlog = 0
+        #: Called when there is too much of it for anything more, and when there is room again.
+        self.on_full: Callable[[], None] = lambda: None
+        self.on_room: Callable[[], None] = lambda: None
 
     def take(
         self,
@@ -39,19 +48,24 @@ class Decoding:
         deliver: Callable[[TaskUpdate], None],
         fail: Callable[[ResultUndecodable], None],
         *,
+        size: int,
         slow: bool,
     ) -> None:
         """Decode a message, now or later, and hand it over, unless this is closed by then.
 
         :param task_id: messages with the same one are handed over in their order.
+        :param size: bytes of it.
         :param slow: whether that may take long.
         """
         if self._closed:
             return
         if slow or task_id in self._on_thread:
             self._on_thread[task_id] += 1
+            self._backlog += size
+            if self._backlog >= _FULL:
+                self.on_full()
             decoding = self._start(decode)
-            decoding.add_done_callback(partial(self._decoded, task_id, deliver, fail))
+            decoding.add_done_callback(partial(self._decoded, task_id, size, deliver, fail))
             return
         try:
             update = decode(False)
@@ -75,6 +89,7 @@ class Decoding:
     def _decoded(
         self,
         task_id: str | None,
+        size: int,
         deliver: Callable[[TaskUpdate], None],
         fail: Callable[[ResultUndecodable], None],
         decoding: asyncio.Future[TaskUpdate],
@@ -82,6 +97,10 @@ class Decoding:
         self._on_thread[task_id] -= 1
         if not self._on_thread[task_id]:
             del self._on_thread[task_id]
+        was_full = self._backlog >= _FULL
+        self._backlog -= size
+        if was_full and self._backlog < _FULL:
+            self.on_room()
         if decoding.cancelled():
             return
         error = decoding.exception()

@@ -221,20 +221,23 @@ class PropertiesDecoder:
 
         Where that is broken there are none, and the body can't be read either.
         """
+        try:
+            return self._decode(data)
+        except Exception:  # whoever sent it may have written anything
+            return _NO_PROPERTIES
+
+    def _decode(self, data: bytes) -> Properties:
         known = self._known.get(data[:-_ID]) if len(data) > _ID and data[-_ID] == _ID - 1 else None
         if known is not None:
             return Properties(*known, data[1 - _ID :].decode())
-        try:
-            found, _ = decode_properties_basic(data, 0)
-        except Exception:  # whoever sent it may have written anything
-            found = {}
+        found, _ = decode_properties_basic(data, 0)
         properties = Properties(
             found.get("content_type"),
             found.get("content_encoding"),
             found.get("application_headers"),
             found.get("correlation_id"),
         )
-        if self._ends_with_id(data, properties.correlation_id):
+        if len(data) <= _LONGEST_KNOWN and self._ends_with_id(data, properties.correlation_id):
             if len(self._known) > 64:
                 self._known.clear()
             self._known[data[:-_ID]] = properties[:3]
@@ -246,8 +249,11 @@ class PropertiesDecoder:
         return not flags & _AFTER_ID and len((correlation_id or "").encode()) == _ID - 1
 
 
+_NO_PROPERTIES = Properties(None, None, None, None)
 #: Bytes of a task's id as a short string.
 _ID = 37
+#: Bytes of properties that are remembered. Results have less than a hundred.
+_LONGEST_KNOWN = 1024
 #: The flags of the properties that follow ``correlation_id``.
 _AFTER_ID = 0x03FF
 

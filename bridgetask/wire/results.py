@@ -13,6 +13,7 @@ from celery import states
 from celery.backends import base as celery_backends
 from celery.backends.base import Backend
 from celery.result import EagerResult
+from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content, registry
 from kombu.utils.json import loads as json_loads
 
@@ -107,11 +108,15 @@ def load(
     """
     if len(body) > limit:
         raise TooLarge(limit)
+    # What has no decoder kombu would decode by whichever of Python's codecs the sender names. Some
+    # of those decompress, without a limit; and no worker sends such a thing.
+    if content_type not in registry._decoders:
+        raise ContentDisallowed(f"Refusing to deserialize content of type {content_type!r}")
     compression = (headers or {}).get("compression")
     if compression:
         body = decompress(body, compression, limit)
     decode: Any = (_json_in_steps() if in_steps else registry).loads
-    return decode(body, content_type, content_encoding, accept=accept)
+    return decode(body, content_type, content_encoding, accept=accept, _trusted_content=())
 
 
 class ResultDecoder:
@@ -166,19 +171,8 @@ class ResultDecoder:
         :param in_steps: whether to let other threads run meanwhile, which takes longer.
         :raises ResultUndecodable: it can't be read.
         """
-        backend = self._backend
         try:
-            method, body = _stored(payload)
-            meta = load(
-                body,
-                backend.content_type,
-                backend.content_encoding,
-                {"compression": method},
-                backend.accept,
-                limit=self._max_size,
-                in_steps=in_steps,
-            )
-            return self._update(meta, task_id)
+            return self._update(self._load_stored(payload, in_steps=in_steps), task_id)
         except Exception as error:
             raise _undecodable(error, task_id) from error
 
@@ -188,13 +182,26 @@ class ResultDecoder:
         :raises ResultUndecodable: it can't be read.
         """
         try:
-            return self._backend.decode(payload)["result"]
+            return self._load_stored(payload)["result"]
         except Exception as error:
             raise _undecodable(error, group_id) from error
 
+    def _load_stored(self, payload: bytes, *, in_steps: bool = False) -> Any:
+        backend = self._backend
+        method, body = _stored(payload)
+        return load(
+            body,
+            backend.content_type,
+            backend.content_encoding,
+            {"compression": method},
+            backend.accept,
+            limit=self._max_size,
+            in_steps=in_steps,
+        )
+
     def is_slow(self, body: bytes, headers: Mapping[str, Any] | None = None) -> bool:
         """Tell whether decoding a message, or what is stored, may take more than a few ms."""
-        compressed = (headers or {}).get("compression") or _stored(body)[0]
+        compressed = (headers or {}).get("compression") or body.startswith(_COMPRESSED)
         return len(body) >= _SLOW or bool(compressed)
 
     def encode_result(self, result: Any, state: str) -> Any:

@@ -221,3 +221,25 @@ def test_a_content_header_begins_with_its_class() -> None:
     at = FRAME.size + FRAME.unpack_from(piece)[2] + 1
     assert FRAME.unpack_from(piece, at)[0] == HEADER
     assert piece[at + FRAME.size :][:12] == b"\0\x3c\0\0" + (4).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("odd", [b"\xff" * 36, b"\xed\xa0\x80" * 12])
+def test_an_id_that_is_no_text_breaks_nothing_after_one_that_is(odd: bytes) -> None:
+    decoder = PropertiesDecoder()
+    told = b"\x84\x00" + bytes((16,)) + b"application/json"
+    fine = told + bytes((36,)) + b"i" * 36
+    for _ in range(2):
+        assert decoder.decode(fine).correlation_id == "i" * 36
+        assert decoder.decode(told + bytes((36,)) + odd) == (None, None, None, None)
+
+
+def test_long_properties_are_not_remembered() -> None:
+    decoder = PropertiesDecoder()
+    for number in range(60):
+        told = b"\xc4\x00" + bytes((16,)) + b"application/json"
+        told += bytes((250,)) + bytes((65 + number,)) * 250
+        assert decoder.decode(told + bytes((36,)) + b"i" * 36).correlation_id == "i" * 36
+    table = b"".join(b"\x02%02dV" % number for number in range(99)) * 10
+    headers = len(table).to_bytes(4, "big") + table
+    decoder.decode(b"\x24\x00" + headers + bytes((36,)) + b"i" * 36)
+    assert sum(map(len, decoder._known)) < 60 * 1024

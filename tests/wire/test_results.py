@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bz2
 import json
 from typing import Any
 
@@ -215,3 +216,26 @@ def test_random_bytes_are_undecodable_at_worst(
 ) -> None:
     with pytest.raises(ResultUndecodable):
         DECODER.decode(body, content_type, encoding, None, None)
+
+
+@pytest.mark.parametrize("encoding", ["bz2", "zlib", "idna", "rot13", "utf-16"])
+def test_no_codec_is_looked_up_for_a_body_without_a_decoder(encoding: str) -> None:
+    """kombu would unpack it by whichever codec the sender names, to any size."""
+    bomb = bz2.compress(bytes(1_000_000))
+    for content_type in ("application/data", "application/text", None):
+        with pytest.raises(ResultUndecodable, match="ContentDisallowed"):
+            DECODER.decode(bomb, content_type, encoding, None, "t")
+
+
+def test_a_body_that_looks_like_a_stored_one_is_not_slow_nor_an_error() -> None:
+    DECODER.is_slow(b"\0celery-compressed\0\xff\0x")
+    with pytest.raises(ResultUndecodable):
+        DECODER.decode_stored(b"\0celery-compressed\0\xff\0x", "t")
+
+
+def test_a_stored_group_is_held_to_the_limit_and_to_what_is_accepted() -> None:
+    celery = Celery("groups", broker="amqp://", backend="rpc://", set_as_current=False)
+    decoder = ResultDecoder(celery, max_size=100)
+    assert decoder.decode_group(b'{"result": [["g", null], []]}', "g") == [["g", None], []]
+    with pytest.raises(ResultUndecodable, match="more than 100 bytes"):
+        decoder.decode_group(b'{"result": "' + b"x" * 100 + b'"}', "g")

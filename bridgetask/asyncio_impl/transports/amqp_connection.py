@@ -43,6 +43,9 @@ __all__ = ["AmqpConnection"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+#: The size of the largest frame that can be told of.
+_ANY_SIZE = 2**32
+
 
 class AmqpConnection:
     """A connection that can be opened, lost, and opened again.
@@ -193,6 +196,16 @@ class AmqpConnection:
                 self.abort()  # whoever else uses it would wait in vain, too
             raise
 
+    def hold(self) -> None:
+        """Read nothing more for now, as long as this connection lasts."""
+        if self._connection is not None:
+            self._connection.streams[0].hold()
+
+    def release(self) -> None:
+        """Go on reading."""
+        if self._connection is not None:
+            self._connection.streams[0].release()
+
     def forget_declarations(self) -> None:
         """Declare everything again when it is needed next."""
         self._declared.clear()
@@ -277,6 +290,11 @@ class _Connection(aio_pika.Connection):
     async def connect(self, timeout: float | None = None) -> None:
         """Connect, and see to it from then on that the other side is there."""
         await super().connect(timeout)
+        reader, _ = self.streams
+        assert self.transport is not None
+        connection = self.transport.connection
+        assert isinstance(connection, aiormq.Connection)
+        reader.largest_frame = connection.connection_tune.frame_max or _ANY_SIZE
         self._sockets.watch()
 
     @property

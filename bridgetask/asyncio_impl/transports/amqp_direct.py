@@ -175,7 +175,8 @@ class DirectPublisher(_Channel):
 
     def _receive_header(self, data: bytes, begin: int, end: int) -> None:
         """Settle a message that came back. Its confirm follows, and finds it settled."""
-        assert self._returned is not None
+        if self._returned is None:
+            raise ValueError("a content header that follows no basic.return")
         reason, exchange, routing_key = self._returned
         properties = self._properties.decode(data[begin + _CONTENT.size : end])
         for at, sending in enumerate(self._unconfirmed):
@@ -237,12 +238,16 @@ class DirectDeliveries(_Channel):
         return True
 
     def _receive_header(self, data: bytes, begin: int, end: int) -> None:
+        if self._missing or not self._tag:
+            raise ValueError("a content header that follows no basic.deliver")
         _, _, self._missing = _CONTENT.unpack_from(data, begin)
         self._properties = self._decoder.decode(data[begin + _CONTENT.size : end])
         if not self._missing:
             self._hand_over(b"")
 
     def _receive_body(self, body: bytes) -> None:
+        if not 0 < len(body) <= self._missing:
+            raise ValueError(f"{len(body)} bytes of a body of which {self._missing} were to come")
         self._missing -= len(body)
         if self._missing:
             self._body.append(body)

@@ -40,6 +40,7 @@ class RpcResults:
         self._decoder = decoder
         self._pending = pending
         self._decoding = decoding
+        decoding.on_full, decoding.on_room = connection.hold, connection.release
         arguments = {"x-expires": int(expires * 1000)}
         declaration = Declaration.of(
             "queue_declare",
@@ -94,5 +95,6 @@ class RpcResults:
             correlation_id,
             partial(self._pending.deliver, size=len(body)),
             self._pending.deliver_undecodable,
+            size=len(body),
             slow=self._decoder.is_slow(body, headers),
         )

@@ -69,6 +69,10 @@ class SocketFactory(aiormq.connection.TransportFactory):
         assert self.writer is not None
         if self.writer.transport.is_closing():
             return
+        if self.reader.is_held:
+            self.reader.show_life()
+            self.watch()
+            return
         # What came while the loop was blocked has been read by now: sockets precede timers.
         silence = loop.time() - self.reader.last_time
         if silence > self._server.heartbeat:

@@ -53,6 +53,7 @@ class RedisResults:
         self._decoder = decoder
         self._pending = pending
         self._decoding = decoding
+        decoding.on_full, decoding.on_room = self._hold, self._release
         self._loop = loop
         self._connector = RedisConnector(settings)
         self._commands = RedisCommands(self._connector, settings.answer_timeout, loop)
@@ -110,8 +111,17 @@ class RedisResults:
             task_id,
             self._deliver,
             partial(self._fail, task_id),
+            size=len(payload),
             slow=self._decoder.is_slow(payload),
         )
+
+    def _hold(self) -> None:
+        if self._subscriber is not None:
+            self._subscriber.hold()
+
+    def _release(self) -> None:
+        if self._subscriber is not None:
+            self._subscriber.release()
 
     async def _decode(self, task_id: str, payload: bytes) -> TaskUpdate | ResultUndecodable:
         try:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
@@ -74,10 +73,12 @@ class RedisSubscriber:
         self._queue: deque[_Command] = deque()
         self._outstanding: deque[_Command] = deque()
         self._wakeup = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
         self._lost = False
         self._tasks = [
             self._loop.create_task(self._until_lost(work), name="bridgetask Redis subscriber")
-            for work in (self._read(), self._write())
+            for work in (self._read, self._write)
         ]
 
     def subscribe(self, channel: bytes) -> None:
@@ -125,6 +126,14 @@ class RedisSubscriber:
         """
         await self._enqueue("PING").wait()
 
+    def hold(self) -> None:
+        """Handle no more messages for now."""
+        self._room.clear()
+
+    def release(self) -> None:
+        """Go on handling messages."""
+        self._room.set()
+
     async def close(self) -> None:
         """Disconnect."""
         self.abort()
@@ -150,10 +159,10 @@ class RedisSubscriber:
             self._end(error)
             self._on_lost(error)
 
-    async def _until_lost(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             with translating(f"lost the connection to {self._settings.address}"):
-                await work
+                await work()
         except BridgetaskError as error:
             self._lose(error)
         except Exception as error:  # whatever it is, nobody may wait for ever
@@ -220,6 +229,7 @@ class RedisSubscriber:
             handled += 1
             if handled % _PER_TURN == 0:
                 await asyncio.sleep(0)
+            await self._room.wait()
 
     def _confirmed(self) -> None:
         """Take note of an answer. The server gives them in the order of the questions."""

@@ -1,0 +1,369 @@
+"""What inputs are fed to, and what must hold whatever they are.
+
+Each target takes bytes, and raises ``AssertionError``, or whatever else gets out, where something
+is wrong. ``test_fuzz.py`` runs them with hypothesis, ``scripts/fuzz`` with atheris.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pamqp.header
+from amqp.serialization import decode_properties_basic
+from celery import Celery
+from redis.asyncio.connection import Connection
+
+from bridgetask import ResultUndecodable, TaskUpdate
+from bridgetask.asyncio_impl.completion import Completion
+from bridgetask.asyncio_impl.decoding import Decode, Decoding
+from bridgetask.asyncio_impl.early import EarlyUpdates
+from bridgetask.asyncio_impl.pending import Outcome, PendingResults
+from bridgetask.asyncio_impl.replies import PendingReplies
+from bridgetask.asyncio_impl.transports.amqp_channel import Sending
+from bridgetask.asyncio_impl.transports.amqp_control import AmqpControlChannel
+from bridgetask.asyncio_impl.transports.amqp_direct import DirectDeliveries, DirectPublisher
+from bridgetask.asyncio_impl.transports.amqp_reader import FrameReader, _without_broken_properties
+from bridgetask.asyncio_impl.transports.amqp_results import RpcResults
+from bridgetask.asyncio_impl.transports.redis_results import RedisResults
+from bridgetask.asyncio_impl.transports.redis_subscriber import RedisSubscriber
+from bridgetask.asyncio_impl.transports.redis_watches import Watch
+from bridgetask.errors import BridgetaskError
+from bridgetask.wire.events import EventCapture
+from bridgetask.wire.frames import PropertiesDecoder, encode_ack
+from bridgetask.wire.results import ResultDecoder
+from bridgetask.wire.wire import Wire
+
+from . import inputs
+from .inputs import DELIVERIES, IDS, NAMED, PUBLISHER, Choices
+
+__all__ = ["TARGETS"]
+
+LOOP = asyncio.new_event_loop()
+LIMIT = 100_000
+
+RPC = Wire.of(
+    Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False),
+    "replies",
+    max_result_size=LIMIT,
+)
+REDIS = Wire.of(
+    Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False),
+    "replies",
+    max_result_size=LIMIT,
+)
+#: What is there to be held, and never used.
+UNUSED: Any = MagicMock()
+MESSAGE = RPC.recorder.send_task("t", (), {}, {}).messages[0]
+HARMLESS = (json.dumps({"task_id": IDS[2], "status": "SUCCESS", "result": "fine"})).encode()
+
+
+class Socket(asyncio.Transport):
+    """A socket, and what writes to it, that leads nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transport = self
+        self.aborted = False
+        self.written: list[Any] = []
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    async def drain(self) -> None:
+        pass
+
+    def write(self, data: Any) -> None:
+        self.written.append(data)
+
+    def writelines(self, pieces: Any) -> None:
+        self.written += pieces
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+class DecodingAtOnce(Decoding):
+    """Decodes what is slow at once as well: in steps, and compares."""
+
+    def _start(self, decode: Decode) -> asyncio.Future[TaskUpdate]:
+        decoded = self._loop.create_future()
+        try:
+            update = decode(True)
+        except ResultUndecodable as error:
+            decoded.set_exception(error)
+        else:
+            decoded.set_result(update)
+        return decoded
+
+
+class Waiting:
+    """Three results that are waited for; the last one is nobody's but its own worker's to give."""
+
+    def __init__(self) -> None:
+        self.pending = PendingResults()
+        self.outcomes: list[Outcome] = [self.pending.register(task_id) for task_id in IDS]
+        self.updates = [outcome.subscribe() for outcome in self.outcomes]
+
+    def check(self) -> None:
+        """Nothing that names other tasks has touched the last one, or run any code."""
+        for outcome in self.outcomes:
+            update, error = outcome.final, outcome.completion.error
+            assert error is None or isinstance(error, BridgetaskError)
+            if update is not None:
+                check_update(update)
+        assert not self.outcomes[2].history
+        assert not self.outcomes[2].completion.done
+        assert not inputs.executed
+        early: EarlyUpdates = self.pending._early
+        assert early._size >= 0
+
+    def check_delivered(self) -> None:
+        final = self.outcomes[2].final
+        assert final is not None
+        assert final.result == "fine"
+
+
+def check_update(update: TaskUpdate) -> None:
+    error = update.error
+    assert error is None or isinstance(error, Exception)
+    assert not isinstance(error, (StopIteration, StopAsyncIteration))
+    assert isinstance(update.task_id, str)
+    assert isinstance(update.children, tuple)
+
+
+def settle() -> None:
+    LOOP.run_until_complete(asyncio.sleep(0))
+
+
+def results(data: bytes) -> None:
+    """Bodies, headers and properties in the reply queue."""
+    choices, waiting = Choices(data), Waiting()
+    receiver = RpcResults(
+        UNUSED, "replies", 1.0, RPC.decoder, waiting.pending, DecodingAtOnce(LOOP)
+    )
+    for _ in range(4):
+        message = inputs.message(choices)
+        receiver._on_message(*message)
+        same_in_steps(RPC.decoder, message)
+        if not choices:
+            break
+    settle()
+    waiting.check()
+    receiver._on_message(HARMLESS, "application/json", "utf-8", None, IDS[2])
+    waiting.check_delivered()
+
+
+def same_in_steps(decoder: ResultDecoder, message: inputs.HostileMessage) -> None:
+    """Decoding on a thread comes to the same as on the loop."""
+    assert outcome_of(decoder, message, False) == outcome_of(decoder, message, True)
+
+
+def outcome_of(decoder: ResultDecoder, message: inputs.HostileMessage, in_steps: bool) -> str:
+    try:
+        return repr(decoder.decode(*message, in_steps))
+    except ResultUndecodable as error:
+        assert str(error).isprintable()
+        assert len(str(error)) < 500
+        return "undecodable"
+
+
+def stored(data: bytes) -> None:
+    """Payloads in Redis: published, stored, and stored as a group."""
+    choices, waiting = Choices(data), Waiting()
+
+    class Unconnected(RedisResults):
+        def _begin(self, watch: Watch) -> None:
+            pass
+
+    assert REDIS.settings.results.redis is not None
+    key_for = REDIS.recorder.backend.get_key_for_task
+    receiver = Unconnected(
+        REDIS.settings.results.redis,
+        key_for,
+        REDIS.decoder,
+        waiting.pending,
+        DecodingAtOnce(LOOP),
+        LOOP,
+    )
+    receiver.expect(IDS)
+    for _ in range(4):
+        task_id, payload = choices.pick(NAMED), inputs.stored(choices)
+        receiver._on_message(key_for(task_id), payload)
+        read = receiver._decode(task_id, payload)
+        assert isinstance(LOOP.run_until_complete(read), (TaskUpdate, ResultUndecodable))
+        try:
+            REDIS.decoder.decode_group(payload, task_id)
+        except ResultUndecodable:
+            pass
+        if not choices:
+            break
+    settle()
+    waiting.check()
+    receiver._on_message(key_for(IDS[2]), HARMLESS)
+    waiting.check_delivered()
+
+
+def subscribed(data: bytes) -> None:
+    """What a Redis server says, or somebody who has taken its place."""
+    choices = Choices(data)
+    lost: list[BridgetaskError] = []
+    answers = [b"+OK", b"-ERR no", b":5", b"$-1", b"$5", b"*3", b"*0", b"*-1", b"$7", b"message"]
+    said = b"".join(
+        choices.noise() if not choices.number(6) else choices.pick(answers) + b"\r\n"
+        for _ in range(30)
+    )
+
+    async def listen() -> None:
+        assert REDIS.settings.results.redis is not None
+        connection = Connection(protocol=2)
+        stream = asyncio.StreamReader()
+        stream.feed_data(said)
+        stream.feed_eof()
+        connection._reader, connection._writer = stream, Socket()
+        connection._parser.on_connect(connection)
+        subscriber = RedisSubscriber(
+            connection, REDIS.settings.results.redis, lambda *message: None, lost.append
+        )
+        subscriber.subscribe(b"channel")
+        await asyncio.wait(subscriber._tasks, timeout=5)
+        await subscriber.close()
+
+    LOOP.run_until_complete(listen())
+    (error,) = lost
+    assert isinstance(error, BridgetaskError)
+
+
+def properties(data: bytes) -> None:
+    """Properties, with what is remembered of earlier ones: as py-amqp reads them, or none."""
+    choices, decoder = Choices(data), PropertiesDecoder()
+    for _ in range(4):
+        encoded = inputs.properties(choices)
+        found = decoder.decode(encoded)
+        try:
+            expected, _ = decode_properties_basic(encoded, 0)
+        except Exception:
+            expected = {}
+        if found != (None, None, None, None):
+            assert found.content_type == expected.get("content_type")
+            assert found.content_encoding == expected.get("content_encoding")
+            assert found.correlation_id == expected.get("correlation_id")
+        assert sum(map(len, decoder._known)) < 65 * 1024
+        if len(encoded) >= 2:  # the flags, without which no broker sends any
+            told = _without_broken_properties(b"\0\x3c\0\0" + bytes(8) + encoded + b"\xce")
+            pamqp.header.ContentHeader().unmarshal(told[:-1])
+        if not choices:
+            break
+
+
+class Channels:
+    """A connection without a socket: a reader, and the channels that take frames from it."""
+
+    def __init__(self, on_message: Callable[..., None]) -> None:
+        self.socket: Any = Socket()
+        self.reader = FrameReader(LOOP)
+        self.reader.transport = self.socket
+        self.settled: list[tuple[Sending, Any]] = []
+        self.deliveries = DirectDeliveries(
+            self.channel(DELIVERIES), self.reader, self.socket, on_message
+        )
+        self.publisher = DirectPublisher(
+            self.channel(PUBLISHER),
+            self.reader,
+            self.socket,
+            lambda *told: self.settled.append(told),
+        )
+
+    def channel(self, number: int) -> Any:
+        tune = SimpleNamespace(frame_max=131_072)
+        return SimpleNamespace(
+            number=number,
+            closing=LOOP.create_future(),
+            is_closed=False,
+            connection=SimpleNamespace(connection_tune=tune),
+        )
+
+    def feed(self, stream: bytes, choices: Choices) -> None:
+        """Feed the stream, cut anywhere."""
+        at = 0
+        while at < len(stream):
+            size = choices.pick([4096, 1, 7, 8, 100, 300_000])
+            self.reader.feed_data(stream[at : at + size])
+            at += size
+            while self.reader._interrupted:
+                settle()
+            assert self.reader._size <= self.reader.largest_frame + size + 8
+
+
+async def connected(on_message: Callable[..., None]) -> Channels:
+    return Channels(on_message)
+
+
+def frames(data: bytes) -> None:
+    """Frames, cut anywhere: broken ones end the connection, and harm nothing else."""
+    choices = Choices(data)
+    handed_over: list[tuple[Any, ...]] = []
+    channels = LOOP.run_until_complete(connected(lambda *message: handed_over.append(message)))
+    sendings = [Sending(number, MESSAGE, Completion(), 0, None) for number in range(2)]
+    for sending in sendings:
+        channels.publisher.publish(sending)
+    whole, broken = [], False
+    for _ in range(12):
+        if choices.number(4):
+            body = inputs.body(choices)
+            whole.append((inputs.properties(choices), body, choices.pick([1, 100, 100_000])))
+        else:
+            broken = True
+            break
+        if not choices:
+            break
+    stream = b"".join(
+        inputs.delivery(*each) for each in whole if len(each[1]) < 2000 or each[2] > 1
+    )
+    sent = [each[1] for each in whole if len(each[1]) < 2000 or each[2] > 1]
+    noise = inputs.broken_frame(choices) if broken else b""
+    channels.feed(stream + noise, choices)
+    assert [message[0] for message in handed_over[: len(sent)]] == sent
+    settle()
+    if sent and not channels.reader._ended:
+        assert encode_ack(DELIVERIES, 1) in channels.socket.written
+    settled = [sending for sending, _ in channels.settled]
+    assert len(set(settled)) == len(settled)
+    if not broken:
+        assert not channels.reader._ended
+        assert len(handed_over) == len(sent)
+        channels.feed(inputs.delivery(b"\0\0", HARMLESS), choices)
+        assert handed_over[-1][0] == HARMLESS
+
+
+def control(data: bytes) -> None:
+    """Replies to commands, and events."""
+    choices, replies = Choices(data), PendingReplies()
+    channel = AmqpControlChannel(UNUSED, RPC.mailbox, replies)
+    clock = RPC.mailbox._mailbox.clock
+    for _ in range(4):
+        body, content_type, encoding, headers, correlation_id = inputs.message(choices)
+        channel._on_message(body, content_type, encoding, headers, correlation_id)
+        assert 0 <= clock.value <= 2**62 + 8
+        for event in CAPTURE.read(body, content_type, encoding, headers):
+            assert isinstance(event, dict)
+        clock.value = 0
+        if not choices:
+            break
+    assert not inputs.executed
+
+
+CAPTURE = EventCapture(RPC.app, "#", None)
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (results, stored, subscribed, properties, frames, control)
+}
