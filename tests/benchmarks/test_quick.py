@@ -42,9 +42,10 @@ def test_every_client_does_every_workload(broker_url: str, name: str) -> None:
 async def test_the_ticker_notices_a_stalled_loop() -> None:
     import time
 
+    from benchmarks.clients.serving import Asyncio
     from benchmarks.workloads import Ticker
 
-    async with Ticker() as ticker:
+    async with Ticker(Asyncio()) as ticker:
         await asyncio.sleep(0.01)
         time.sleep(0.05)
         await asyncio.sleep(0.01)
