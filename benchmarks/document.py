@@ -35,19 +35,23 @@ class Column:
     def cell(self, found: dict[str, Any], setting: str, client: str) -> str:
         measured = found["settings"].get(setting, {}).get(self.workload, {}).get(client)
         if measured is None:
-            return "–"
+            return "-"
         if "left_out" in measured:
             return measured["left_out"].replace("|", "/")
         value = measured["medians"].get(self.figure)
         if value is None:
-            return "–"
+            return "-"
         shown = self.shown.format(value)
         base = figure(found, setting, self.workload, _BASE, self.figure)
         if not self.compared or not base or not value or client == _BASE:
             return shown
         if self.compared == "part":
-            return f"{shown} (1/{base / value:.1f})" if value < base else f"{shown} ({value / base:.1f} ×)"
-        return f"{shown} ({value / base:.{1 if value > base else 2}f} ×)"
+            return (
+                f"{shown} (1/{base / value:.1f})"
+                if value < base
+                else f"{shown} ({value / base:.1f} x)"
+            )
+        return f"{shown} ({value / base:.{1 if value > base else 2}f} x)"
 
 
 def _burst(count: int, short: str) -> list[Column]:
@@ -139,11 +143,13 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         rows = []
         for client in CLIENTS:
             cells = [column.cell(found, setting, client) for column in columns]
-            if any(cell != "–" for cell in cells):
+            if any(cell != "-" for cell in cells):
                 rows.append([client, *cells])
         if rows:
             made[name] = _table(["", *(column.title for column in columns)], rows)
     made["costs"] = _costs(found)
+    profiles = found["settings"].get("replier, rpc", {}).get("profile", {})
+    made |= {f"profile, {name}": _profile(each["rows"]) for name, each in profiles.items()}
     return made
 
 
@@ -162,7 +168,9 @@ def _goals(found: dict[str, Any]) -> str:
 def _machine(found: dict[str, Any]) -> str:
     machine = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    load = f"load average {machine['load'][0]} when it began, {machine['load_at_end'][0]} at the end"
+    load = (
+        f"load average {machine['load'][0]} when it began, {machine['load_at_end'][0]} at the end"
+    )
     return (
         f"Measured on: {machine['processor']}, {machine['cores']} cores for all processes, "
         f"{machine['memory_gb']} GB, {machine['system']}; {load}. {versions}. "
@@ -190,13 +198,28 @@ def _costs(found: dict[str, Any]) -> str:
         ]
         took = found.get("imports", {}).get(name, {}).get("medians", {}).get("ms")
         cells = [*(_or_dash("{:.1f}", each) for each in calls), _or_dash("{:,.0f}", took)]
-        if set(cells) != {"–"}:
+        if set(cells) != {"-"}:
             rows.append([name, *cells])
     return _table(["", "system calls a task, rpc", "the same, redis", "import, ms"], rows)
 
 
+def _profile(rows: Iterable[dict[str, Any]]) -> str:
+    return _table(
+        ["function", "calls a task", "own µs a task", "share"],
+        [
+            [
+                f"`{row['function']}`",
+                f"{row['calls']:.1f}",
+                f"{row['us']:.1f}",
+                f"{row['share']:.1%}",
+            ]
+            for row in rows
+        ],
+    )
+
+
 def _or_dash(shown: str, value: float | None) -> str:
-    return "–" if value is None else shown.format(value)
+    return "-" if value is None else shown.format(value)
 
 
 def text(found: dict[str, Any]) -> str:
@@ -212,6 +235,8 @@ def write(found: dict[str, Any], path: Path = _DOCUMENT, plots: Path = _PLOTS) -
     for name, table in tables(found).items():
         begin, end = f"<!-- table: {name} -->", "<!-- end -->"
         pattern = re.escape(begin) + r".*?" + re.escape(end)
-        document = re.sub(pattern, lambda _, new=f"{begin}\n{table}\n{end}": new, document, flags=re.S)
+        document = re.sub(
+            pattern, lambda _, new=f"{begin}\n{table}\n{end}": new, document, flags=re.S
+        )
     path.write_text(document)
     draw(found, plots)

@@ -32,7 +32,7 @@ class Goal:
     against: tuple[str, str, str] | None
     bound: float
     at_least: bool = False
-    shown: Callable[[float], str] = "{:.2f} ×".format
+    shown: Callable[[float], str] = "{:.2f} x".format
 
     def measured(self, found: dict[str, Any]) -> float | None:
         """Return what was reached in a run, or None if the run does not tell."""
@@ -64,7 +64,7 @@ def goals(found: dict[str, Any]) -> Sequence[Goal]:
         ),
         Goal(
             "Confirmed pipelined sends a second",
-            "at least 4 × Celery's unconfirmed `ignore_result` sends",
+            "at least 4 x Celery's unconfirmed `ignore_result` sends",
             ("send", ours, "per_second"),
             ("send", theirs, "per_second"),
             4,
@@ -72,7 +72,7 @@ def goals(found: dict[str, Any]) -> Sequence[Goal]:
         ),
         Goal(
             "Confirmed pipelined sends a second",
-            "at least 0.6 × pre-encoded frames from a socket",
+            "at least 0.6 x pre-encoded frames from a socket",
             ("send", ours, "per_second"),
             ("send", "frames", "per_second"),
             0.6,
@@ -80,7 +80,7 @@ def goals(found: dict[str, Any]) -> Sequence[Goal]:
         ),
         Goal(
             "Round trips a second, burst of 1,000",
-            "at least 3 × Celery's",
+            "at least 3 x Celery's",
             (burst, ours, "per_second"),
             (burst, theirs, "per_second"),
             3,
@@ -111,14 +111,14 @@ def goals(found: dict[str, Any]) -> Sequence[Goal]:
         ),
         Goal(
             f"CPU a task with {most:,} results pending",
-            f"at most 1.1 × that with {least:,}",
+            f"at most 1.1 x that with {least:,}",
             ("pending", ours, f"cpu_us_{most}"),
             ("pending", ours, f"cpu_us_{least}"),
             1.1,
         ),
         Goal(
             "CPU a task on Twisted's asyncio reactor, burst of 1,000",
-            "at most 1.2 × asyncio's",
+            "at most 1.2 x asyncio's",
             (burst, "bridgetask, Twisted on asyncio", "cpu_us"),
             (burst, ours, "cpu_us"),
             1.2,

@@ -71,9 +71,7 @@ def purge(url: str) -> None:
             connection.default_channel.queue_purge(queue)
 
 
-def _start(
-    *arguments: str, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
+def _start(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=_PROJECT,

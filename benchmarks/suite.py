@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from .environment import machine, versions
 from .harness import ClientProcess, Failed, medians
 
 __all__ = ["Plan", "compare", "main"]
+
+#: The clients whose bursts are profiled: the hot path as it is, and as it was.
+PROFILED = ("bridgetask, plain aio-pika", "bridgetask")
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -136,6 +140,8 @@ class Setting:
             for name, figures in self.found.get("burst_1000", {}).items():
                 if not self._name.startswith("worker") and "medians" in figures:
                     self._count_system_calls(name)
+            if self._name == "replier, rpc" and not self._plan.only:
+                self.found["profile"] = self._profiles()
         finally:
             for client in self._clients.values():
                 client.kill()
@@ -206,6 +212,14 @@ class Setting:
         if calls is not None:
             table = self.found.setdefault("system_calls", {})
             table[name] = {"medians": {"calls": calls / count}}
+
+    def _profiles(self) -> dict[str, Any]:
+        count = max(10, int(2000 * self._plan.scale))
+        return {
+            name: self._clients[name].run("profile", count=count, window=min(count, 1000))
+            for name in PROFILED
+            if name in self._clients
+        }
 
     def _pending(self) -> dict[str, Any]:
         """Let results be pending, in processes that have done nothing else."""
@@ -291,11 +305,14 @@ def compare(plan: Plan) -> dict[str, Any]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no server running
     parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="fewer rounds, and no large numbers")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--limit", type=float, help="seconds that a turn may take")
-    parser.add_argument("--scale", type=float, help="multiplies the numbers of tasks, to try things out")
+    parser.add_argument(
+        "--scale", type=float, help="multiplies the numbers of tasks, to try things out"
+    )
     parser.add_argument("--clients", nargs="+", choices=list(CLIENTS), metavar="CLIENT")
     parser.add_argument("--settings", nargs="+", choices=Plan.settings, metavar="SETTING")
     parser.add_argument("--only", nargs="+", metavar="WORKLOAD", help="such as burst_1000")

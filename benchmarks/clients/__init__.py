@@ -78,7 +78,9 @@ class Contender:
         getattr(serving, "serve_" + self.runs_on)(client)
 
 
-_THREADS = "A call holds a thread from its sending until its result: as many at a time as the pool has."
+_THREADS = (
+    "A call holds a thread from its sending until its result: as many at a time as the pool has."
+)
 _NO_GROUPS = ("groups", "pending")
 
 CLIENTS: dict[str, Contender] = {
@@ -158,9 +160,9 @@ CLIENTS: dict[str, Contender] = {
         confirms=False,
         limit=50,
         skips=("pending", "flood"),
-        remark="Results from Redis alone, over a connection for each, so that redis-py refuses more "
-        "than some 50 at a time; sends in threads; gives up on a task that has not begun after "
-        "about 15 s.",
+        remark="Results from Redis alone, over a connection for each, of which redis-py refuses "
+        "more than some 50 at a time; sends in threads; gives up on a task that has not begun "
+        "after about 15 s.",
     ),
     "faststream-celery": Contender(
         "asyncio_clients:FaststreamCelery",

@@ -73,9 +73,7 @@ class CeleryInThreads:
         return asyncio.to_thread(lambda: self._app.send_task(TASK, args, queue=queue).get())
 
     def send(self, *args: Any) -> Awaitable[Any]:
-        return asyncio.to_thread(
-            self._app.send_task, TASK, args, queue=SINK, ignore_result=True
-        )
+        return asyncio.to_thread(self._app.send_task, TASK, args, queue=SINK, ignore_result=True)
 
     def group(self, size: int) -> Awaitable[Any]:
         return asyncio.to_thread(lambda: make_group(self._app, size).apply_async().get())
