@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -161,8 +162,9 @@ class Setting:
                 found[name] = {"left_out": str(error)}
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in options}
         for number in range(min(self._plan.rounds, workload.rounds)):
-            order = list(options)
-            for name in order[number % len(order) :] + order[: number % len(order)]:
+            order = deque(options)
+            order.rotate(-number)  # so that nobody always comes after the same one
+            for name in order:
                 try:
                     figures = self._clients[name].run(workload.does, **options[name])
                     rounds[name].append(figures)
