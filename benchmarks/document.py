@@ -15,7 +15,7 @@ __all__ = ["tables", "text", "write"]
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _DOCUMENT = _PROJECT / "docs" / "performance.md"
-_PLOTS = Path(__file__).resolve().parent / "results"
+_PLOTS = _PROJECT / "docs" / "plots"
 _BASE = "celery"
 
 

@@ -18,7 +18,8 @@ _OURS, _OTHERS, _BOUNDS = "#2a78b8", "#b8b8b8", "#dddddd"
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:
-    """Write ``round_trips.svg``, ``sends.svg`` and ``stalls.svg``, as far as they were measured."""
+    """Write the plots of what was measured."""
+    folder.mkdir(exist_ok=True)
     mpl.rcParams["svg.hashsalt"] = "bridgetask"  # the same figures make the same file
     for kind in ("rpc", "redis"):
         _bars(
