@@ -150,6 +150,8 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     made["costs"] = _costs(found)
     profiles = found["settings"].get("replier, rpc", {}).get("profile", {})
     made |= {f"profile, {name}": _profile(each["rows"]) for name, each in profiles.items()}
+    if profiles:
+        made["packages"] = _packages(profiles)
     return made
 
 
@@ -214,6 +216,17 @@ def _profile(rows: Iterable[dict[str, Any]]) -> str:
                 f"{row['share']:.1%}",
             ]
             for row in rows
+        ],
+    )
+
+
+def _packages(profiles: dict[str, Any]) -> str:
+    found = {package: None for each in profiles.values() for package in each["packages"]}
+    return _table(
+        ["own µs a task", *profiles],
+        [
+            [package, *(f"{each['packages'].get(package, 0):.1f}" for each in profiles.values())]
+            for package in found
         ],
     )
 

@@ -91,6 +91,11 @@ class Plan:
     settings: Sequence[str] = ("replier, rpc", "replier, redis", "worker, rpc", "worker, redis")
     report: Callable[[str], None] = field(default=lambda line: print(line, file=sys.stderr))
 
+    @property
+    def pending(self) -> list[int]:
+        """How many results are pending, one after the other."""
+        return [self._count(each) for each in self.levels]
+
     def _count(self, count: int) -> int:
         return max(2, int(count * self.scale))
 
@@ -235,7 +240,7 @@ class Setting:
             try:
                 client.run("burst", count=count, window=count)
                 figures = client.run(
-                    "pending", timeout=600, levels=self._plan.levels, count=count, window=count
+                    "pending", timeout=600, levels=self._plan.pending, count=count, window=count
                 )
             except Failed as error:
                 found[name] = {"left_out": str(error)}
@@ -286,7 +291,7 @@ def compare(plan: Plan) -> dict[str, Any]:
     began = time.monotonic()
     missing = [name for name in plan.clients if not CLIENTS[name].installed]
     plan = replace(plan, clients=[name for name in plan.clients if name not in missing])
-    found: dict[str, Any] = {"missing": missing, "rounds": plan.rounds, "levels": plan.levels}
+    found: dict[str, Any] = {"missing": missing, "rounds": plan.rounds, "levels": plan.pending}
     with ExitStack() as stack:
         url = stack.enter_context(harness.broker())
         stored = ""

@@ -12,6 +12,7 @@ import pstats
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from .clients import HELD, QUEUE
 
 __all__ = ["RELEASE", "WORKLOADS", "AsyncClient", "EventLoop", "argument", "measured", "memory"]
 
+_PROJECT = Path(__file__).resolve().parent.parent
 #: Seconds between the ticks by which a stalled event loop shows.
 _TICK = 0.001
 #: How many calls a turn of the event loop makes, where it should not be stalled by making them.
@@ -250,7 +252,20 @@ async def profile(client: AsyncClient, loop: EventLoop, count: int, window: int)
         for function, (_, calls, own, _, _) in statistics.stats.items()
     ]
     rows.sort(key=lambda row: -float(row["us"]))
-    return {"rows": rows[:20]}
+    packages: Counter[str] = Counter()
+    for (file, _, _), (_, _, own, _, _) in statistics.stats.items():
+        packages[_package(file)] += own / count * 1e6
+    return {"rows": rows[:20], "packages": dict(packages.most_common())}
+
+
+def _package(file: str) -> str:
+    if file == "~":
+        return "built-in functions"
+    parts = Path(file).parts
+    for folder in ("site-packages", _PROJECT.name):
+        if folder in parts:
+            return parts[parts.index(folder) + 1].removesuffix(".py")
+    return "standard library"
 
 
 def _named(file: str, line: int, name: str) -> str:
