@@ -8,6 +8,7 @@ is what RabbitMQ and the event loop cost; everything above it is what a client a
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Callable
 from struct import Struct, pack
@@ -42,6 +43,17 @@ def method(class_id: int, method_id: int, arguments: bytes = b"", channel: int =
     """Encode a method's frame."""
     payload = _METHOD.pack(class_id, method_id) + arguments
     return _FRAME.pack(1, channel, len(payload)) + payload + _END
+
+
+def consuming(queue: str, *, wait: bool = True) -> bytes:
+    """Encode the frame that begins to consume ``queue``; the consumer is named as it is."""
+    flags = b"\0" if wait else b"\x08"
+    return method(60, 20, b"\0\0" + short(queue) + short(queue) + flags + _LONG.pack(0))
+
+
+def no_longer_consuming(queue: str) -> bytes:
+    """Encode the frame that ends what :func:`consuming` began."""
+    return method(60, 30, short(queue) + b"\1")
 
 
 def content(properties: bytes, body: bytes) -> bytes:
@@ -104,13 +116,9 @@ class Amqp(asyncio.Protocol):
     async def delete(self, queue: str) -> None:
         await self.call(method(50, 40, b"\0\0" + short(queue) + b"\0"))
 
-    async def purge(self, queue: str) -> None:
-        await self.call(method(50, 30, b"\0\0" + short(queue) + b"\0"))
-
     async def consume(self, queue: str, prefetch: int = 1000) -> None:
         await self.call(method(60, 10, pack(">IHB", 0, prefetch, 0)))
-        consume = b"\0\0" + short(queue) + short("floor") + b"\0" + _LONG.pack(0)
-        await self.call(method(60, 20, consume))
+        await self.call(consuming(queue))
 
     def write(self, data: bytes) -> None:
         """Write at the end of this turn of the event loop, together with all else."""
@@ -231,7 +239,7 @@ class Floor:
         self._published += 1
         shown = repr(args).encode()
         body = b'[%s, {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
-        body %= str(list(args)).encode()
+        body %= json.dumps(args).encode()
         self._amqp.write(self._publish + content(self._properties(task_id, shown, reply_to), body))
 
     def _properties(self, task_id: bytes, shown: bytes, reply_to: str) -> bytes:

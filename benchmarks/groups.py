@@ -26,6 +26,7 @@ from redis import Redis as RedisClient
 from tests.redis_servers import Redis
 from tests.servers import Worker
 
+from .clients.serving import Asyncio
 from .harness import broker
 from .workloads import Ticker
 
@@ -79,7 +80,7 @@ def with_bridgetask(url: str, backend: str, kind: str, members: int) -> dict[str
         async with Client(app) as client:
             await client.connect()
             _ready()
-            async with Ticker() as ticker:
+            async with Ticker(Asyncio()) as ticker:
                 await asyncio.sleep(0.01)
                 began = time.perf_counter()
                 result = client.apply_async(called)

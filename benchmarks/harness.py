@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers import RabbitMQ
+from kombu import Connection
 
-from .clients import QUEUE
+from tests.redis_servers import Redis
+from tests.servers import RabbitMQ, Worker
 
-__all__ = ["ClientProcess", "broker", "medians", "replier", "rounds"]
+from .clients import CLIENTS, HELD, PARKED, QUEUE, SINK
+
+__all__ = [
+    "ClientProcess",
+    "Failed",
+    "broker",
+    "medians",
+    "purge",
+    "redis",
+    "replier",
+    "rounds",
+    "worker",
+]
 
 _PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Failed(Exception):
+    """A client could not do a workload."""
 
 
 @contextmanager
@@ -31,10 +53,29 @@ def broker() -> Iterator[str]:
         yield node.url()
 
 
-def _start(*arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def redis() -> Iterator[str]:
+    """Yield the URL of a Redis: the one that ``BRIDGETASK_REDIS_URL`` names, or a private one."""
+    if named := os.environ.get("BRIDGETASK_REDIS_URL"):
+        yield named
+        return
+    with Redis() as server:
+        yield server.url()
+
+
+def purge(url: str) -> None:
+    """Empty the queues that nobody reads."""
+    with Connection(url) as connection:
+        for queue in (QUEUE, HELD, PARKED, SINK):
+            connection.default_channel.queue_declare(queue, durable=True, auto_delete=False)
+            connection.default_channel.queue_purge(queue)
+
+
+def _start(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=_PROJECT,
+        env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -51,9 +92,9 @@ def _finish(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def replier(url: str) -> Iterator[None]:
+def replier(url: str, backend: str = "rpc://") -> Iterator[None]:
     """Answer all tasks at once while inside."""
-    process = _start("benchmarks.replier", url, QUEUE)
+    process = _start("benchmarks.replier", url, backend)
     assert process.stdout is not None
     try:
         if not process.stdout.readline():
@@ -63,24 +104,66 @@ def replier(url: str) -> Iterator[None]:
         _finish(process)
 
 
+@contextmanager
+def worker(url: str, backend: str) -> Iterator[None]:
+    """Have a stock prefork worker with two processes run the tasks while inside."""
+    environment = {"BRIDGETASK_AMQP_URL": url, "BRIDGETASK_BENCHMARKS_BACKEND": backend}
+    with Worker("benchmarks.tasks", environment=environment, name="bench"):
+        yield
+
+
 class ClientProcess:
     """A client in a process of its own."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, backend: str = "rpc://") -> None:
         self.name = name
-        self._process = _start("benchmarks.clients", name, url)
+        self._process = _start(
+            *("benchmarks.clients", name, url, backend),
+            environment=dict(CLIENTS[name].environment),
+        )
 
-    def run(self, workload: str, **options: Any) -> dict[str, Any]:
-        """Do a workload; return its figures."""
+    def run(self, workload: str, *, timeout: float = 300, **options: Any) -> dict[str, Any]:
+        """Do a workload; return its figures.
+
+        :raises Failed: the client ended, or has no figures after ``timeout`` seconds.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([workload, options]) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps([workload, options]) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(f"{self.name} ended before {workload}") from None
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            raise Failed(f"{self.name} took more than {timeout:.0f} s for {workload}")
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self.name} failed at {workload}")
+            raise Failed(f"{self.name} failed at {workload}")
         figures: dict[str, Any] = json.loads(answer)
         return figures
+
+    def system_calls(self, workload: str, **options: Any) -> int | None:
+        """Do a workload; return how many system calls it took, or None if none can be counted."""
+        if not (strace := shutil.which("strace")):
+            return None
+        with tempfile.NamedTemporaryFile("r") as counted:
+            tracer = subprocess.Popen(
+                [strace, "-f", "-c", "-o", counted.name, "-p", str(self._process.pid)],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert tracer.stderr is not None
+            attached = "attached" in tracer.stderr.readline()
+            if attached:
+                self.run(workload, **options)
+                tracer.send_signal(signal.SIGINT)
+            tracer.communicate()
+            total = re.search(r"^100\.00\s+\S+\s+\S+\s+(\d+)", counted.read(), re.M)
+        return int(total[1]) if attached and total else None
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
     def close(self) -> None:
         _finish(self._process)
@@ -96,21 +179,20 @@ def rounds(
 
     A first round warms up and does not count.
     """
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {
-        name: {workload: [] for workload, _ in workloads} for name in names
-    }
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in names}
     with ExitStack() as stack:
-        clients = [ClientProcess(name, url) for name in names]
-        for client in clients:
+        clients = {name: ClientProcess(name, url) for name in names}
+        for client in clients.values():
             stack.callback(client.close)
         for number in range(count + 1):
             for workload, options in workloads:
                 if number == 0:
                     options = {**options, "count": max(1, options["count"] // 10)}
-                for client in clients:
+                for name, client in clients.items():
                     figures = client.run(workload, **options)
                     if number:
-                        found[client.name][workload].append(figures)
+                        found[name].setdefault(workload, []).append(figures)
+            purge(url)
     return found
 
 
@@ -119,12 +201,14 @@ def medians(figures: Sequence[dict[str, Any]]) -> dict[str, float]:
     medians: dict[str, float] = {
         "per_second": statistics.median(each["count"] / each["seconds"] for each in figures),
         "cpu_us": statistics.median(each["cpu"] / each["count"] * 1e6 for each in figures),
+        "peak_mb": statistics.median(each["peak"] / 1e6 for each in figures),
     }
-    if "latencies" in figures[0]:
-        every = sorted(value for each in figures for value in each["latencies"])
-        medians["p50_ms"] = every[len(every) // 2] * 1e3
-        medians["p99_ms"] = every[len(every) * 99 // 100] * 1e3
-        medians["max_ms"] = every[-1] * 1e3
-    if "late" in figures[0]:
-        medians["stall_ms"] = statistics.median(max(each["late"]) * 1e3 for each in figures)
+    for key, name in (("latencies", ""), ("late", "stall_")):
+        if key in figures[0]:
+            ordered = [sorted(each[key]) for each in figures]
+            for share in (50, 99):
+                medians[f"{name}p{share}_ms"] = statistics.median(
+                    each[len(each) * share // 100] * 1e3 for each in ordered
+                )
+            medians[f"{name}max_ms"] = statistics.median(each[-1] * 1e3 for each in ordered)
     return medians

@@ -67,7 +67,9 @@ class Completion:
         """Raise the error that this failed with, if it did."""
         if self.error is not None:
             self.raised = True
-            raise self.error
+            # One error may fail any number of results. It may not grow with each that it is raised
+            # for, nor hold the frames of all who waited.
+            raise self.error.with_traceback(None)
 
     async def wait(self) -> None:
         """Return once this is done.

@@ -198,7 +198,7 @@ def apply_in_steps(
 
     bound: Any = signature
     bound.run = run_with_steps
-    result = signature.apply_async(args, kwargs, **options)  # type: ignore[arg-type]
+    result = signature.apply_async(args, kwargs, **options)
     return result, *called[0]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import traceback
 import tracemalloc
 
 import pytest
@@ -34,6 +35,19 @@ def test_results_of_linked_tasks_may_come_in_any_order() -> None:
     assert child.final.result == 2
     assert [each.state for each in grandchild.history or ()] == ["STARTED", "SUCCESS"]
     assert not results._early
+
+
+async def test_an_error_that_many_wait_for_does_not_grow() -> None:
+    results = PendingResults()
+    outcomes = [results.register(str(number)) for number in range(10)]
+    error = ClientClosed("closed")
+    results.fail_all(error)
+    lengths = []
+    for outcome in outcomes:
+        with pytest.raises(ClientClosed) as caught:
+            await outcome.wait()
+        lengths.append(len(list(traceback.walk_tb(caught.value.__traceback__))))
+    assert len(set(lengths)) == 1
 
 
 def test_what_nobody_asks_for_is_kept_within_bounds() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -172,9 +173,10 @@ def outcome_of(decoder: ResultDecoder, message: inputs.HostileMessage, in_steps:
     try:
         return repr(decoder.decode(*message, in_steps))
     except ResultUndecodable as error:
-        assert str(error).isprintable()
-        assert len(str(error)) < 500
-        return "undecodable"
+        undecodable = str(error)
+    assert undecodable.isprintable()
+    assert len(undecodable) < 500
+    return "undecodable"
 
 
 def stored(data: bytes) -> None:
@@ -201,10 +203,8 @@ def stored(data: bytes) -> None:
         receiver._on_message(key_for(task_id), payload)
         read = receiver._decode(task_id, payload)
         assert isinstance(LOOP.run_until_complete(read), (TaskUpdate, ResultUndecodable))
-        try:
+        with suppress(ResultUndecodable):
             REDIS.decoder.decode_group(payload, task_id)
-        except ResultUndecodable:
-            pass
         if not choices:
             break
     settle()

@@ -81,5 +81,5 @@ def test_whether_to_verify_must_be_said_as_in_celery() -> None:
 async def test_a_server_without_tls_is_not_talked_to_in_plain(
     store_app: AppFactory, elsewhere: Redis, tls: dict[str, Any]
 ) -> None:
-    with pytest.raises(BackendUnreachable, match="TLS failed|no answer|closed|reset"):
+    with pytest.raises(BackendUnreachable, match=r"TLS failed|no answer|closed|reset"):
         await connects(store_app, f"rediss://127.0.0.1:{elsewhere.port}/0", tls)
