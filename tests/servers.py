@@ -172,7 +172,7 @@ class RabbitMQ:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         if finished.returncode:

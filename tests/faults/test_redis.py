@@ -172,7 +172,7 @@ async def test_mode_5_killed_and_started_again_under_load_it_loses_nothing(
 async def test_mode_7_a_half_open_connection_is_noticed_within_the_health_check(
     callers: Callers, node: RabbitMQ, cable: Proxy, stored: Storer
 ) -> None:
-    opened = callers(node.url(), conf=results_in(cable.port))
+    opened = callers(node.url(), conf=results_in(cable.port, **PATIENT))
     pending = await sent(opened)
     cable.drop()
     cable.restore()  # new connections get through; those from before are dead, and do not know it
@@ -187,7 +187,7 @@ async def test_mode_8_a_redis_that_answers_slowly_gives_every_answer(
     callers: Callers, node: RabbitMQ, cable: Proxy, store_worker: Worker
 ) -> None:
     cable.delay(0.3)
-    opened = callers(node.url(), conf=results_in(cable.port))
+    opened = callers(node.url(), conf=results_in(cable.port, **PATIENT))
     pending = [calls.send_task(ADD, (n, 1)) for calls in opened for n in range(100)]
     assert await asyncio.gather(*pending) == [*range(1, 101), *range(1, 101)]
 

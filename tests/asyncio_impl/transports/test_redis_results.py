@@ -371,7 +371,8 @@ class TestTrouble:
                 reads += 1
                 await read(task_ids)
                 if reads == 1:
-                    redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+                    # In a thread: this runs within the client, which may not block the loop.
+                    await asyncio.to_thread(redis_server.cli, "CLIENT", "KILL", "TYPE", "pubsub")
                     await eventually(lambda: results._subscriber is None)
 
             results.fetch = fetch
