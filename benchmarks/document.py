@@ -173,10 +173,12 @@ def _machine(found: dict[str, Any]) -> str:
     load = (
         f"load average {machine['load'][0]} when it began, {machine['load_at_end'][0]} at the end"
     )
+    trial = "" if found["scale"] == 1 else f" **A trial, with {found['scale']} of the tasks.**"
     return (
         f"Measured on: {machine['processor']}, {machine['cores']} cores for all processes, "
         f"{machine['memory_gb']} GB, {machine['system']}; {load}. {versions}. "
         f"Medians of {found['rounds']} rounds; the run took {found['seconds'] / 60:.0f} minutes."
+        f"{trial}"
     )
 
 
