@@ -131,8 +131,8 @@ def _columns(found: dict[str, Any]) -> dict[str, tuple[str, Sequence[Column]]]:
     return columns
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], align: str = "---:") -> str:
+    lines = [titles, ["---", *[align] * (len(titles) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -164,7 +164,7 @@ def _goals(found: dict[str, Any]) -> str:
         else:
             met = "met" if goal.met(measured) else "**missed**"
             rows.append([goal.title, goal.says, goal.shown(measured), met])
-    return _table(["figure", "goal", "measured", ""], rows)
+    return _table(["figure", "goal", "measured", ""], rows, "---")
 
 
 def _machine(found: dict[str, Any]) -> str:
@@ -190,6 +190,7 @@ def _clients(found: dict[str, Any]) -> str:
             for name, each in CLIENTS.items()
             if name not in found["missing"]
         ],
+        "---",
     )
 
 
