@@ -131,8 +131,8 @@ def _columns(found: dict[str, Any]) -> dict[str, tuple[str, Sequence[Column]]]:
     return columns
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], align: str = "---:") -> str:
+    lines = [titles, ["---", *[align] * (len(titles) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -164,7 +164,7 @@ def _goals(found: dict[str, Any]) -> str:
         else:
             met = "met" if goal.met(measured) else "**missed**"
             rows.append([goal.title, goal.says, goal.shown(measured), met])
-    return _table(["figure", "goal", "measured", ""], rows)
+    return _table(["figure", "goal", "measured", ""], rows, "---")
 
 
 def _machine(found: dict[str, Any]) -> str:
@@ -173,10 +173,12 @@ def _machine(found: dict[str, Any]) -> str:
     load = (
         f"load average {machine['load'][0]} when it began, {machine['load_at_end'][0]} at the end"
     )
+    trial = "" if found["scale"] == 1 else f" **A trial, with {found['scale']} of the tasks.**"
     return (
         f"Measured on: {machine['processor']}, {machine['cores']} cores for all processes, "
         f"{machine['memory_gb']} GB, {machine['system']}; {load}. {versions}. "
         f"Medians of {found['rounds']} rounds; the run took {found['seconds'] / 60:.0f} minutes."
+        f"{trial}"
     )
 
 
@@ -188,6 +190,7 @@ def _clients(found: dict[str, Any]) -> str:
             for name, each in CLIENTS.items()
             if name not in found["missing"]
         ],
+        "---",
     )
 
 

@@ -291,7 +291,8 @@ def compare(plan: Plan) -> dict[str, Any]:
     began = time.monotonic()
     missing = [name for name in plan.clients if not CLIENTS[name].installed]
     plan = replace(plan, clients=[name for name in plan.clients if name not in missing])
-    found: dict[str, Any] = {"missing": missing, "rounds": plan.rounds, "levels": plan.pending}
+    found: dict[str, Any] = {"missing": missing, "rounds": plan.rounds, "scale": plan.scale}
+    found["levels"] = plan.pending
     with ExitStack() as stack:
         url = stack.enter_context(harness.broker())
         stored = ""
