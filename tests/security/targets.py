@@ -270,7 +270,7 @@ class Channels:
 
     def __init__(self, on_message: Callable[..., None]) -> None:
         self.socket: Any = Socket()
-        self.reader = FrameReader(LOOP)
+        self.reader = FrameReader(asyncio.get_running_loop())
         self.reader.transport = self.socket
         self.settled: list[tuple[Sending, Any]] = []
         self.deliveries = DirectDeliveries(

@@ -219,6 +219,8 @@ class DirectDeliveries(_Channel):
         self._decoder = PropertiesDecoder()
         self._call_soon = asyncio.get_running_loop().call_soon
         self._tag = 0
+        #: Whether a message was announced whose content header is still to come.
+        self._announced = False
         self._unacknowledged = 0
         self._missing = 0
         self._body: list[bytes] = []
@@ -234,12 +236,17 @@ class DirectDeliveries(_Channel):
         if method != Method.DELIVER:
             return False
         at = begin + 5 + data[begin + 4]  # behind the consumer tag
-        self._tag = int.from_bytes(data[at : at + 8], "big")
+        tag = data[at : at + 8]
+        if len(tag) < 8:
+            raise ValueError("a basic.deliver without a delivery tag")
+        self._tag = int.from_bytes(tag, "big")
+        self._announced = True
         return True
 
     def _receive_header(self, data: bytes, begin: int, end: int) -> None:
-        if self._missing or not self._tag:
+        if self._missing or not self._announced:
             raise ValueError("a content header that follows no basic.deliver")
+        self._announced = False
         _, _, self._missing = _CONTENT.unpack_from(data, begin)
         self._properties = self._decoder.decode(data[begin + _CONTENT.size : end])
         if not self._missing:
