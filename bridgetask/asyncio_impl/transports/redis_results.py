@@ -61,6 +61,7 @@ class RedisResults:
         self._connecting: _Connecting | None = None
         self._watches = Watches(key_for, pending, loop, self._begin, self._end)
         self._unread: list[Watch] = []
+        self._unread_done = Completion()
         self._reading: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._closed = False
@@ -82,7 +83,7 @@ class RedisResults:
     async def watch(self, task_id: str) -> None:
         watch = self._watches.over(task_id)
         if watch is not None and watch.read.error is not None:
-            watch.read, watch.unsent = Completion(), False
+            watch.unsent = False
             self._read_soon(watch)
         if watch is not None:
             await watch.read.wait()
@@ -158,6 +159,7 @@ class RedisResults:
 
     def _read_soon(self, watch: Watch) -> None:
         self._unread.append(watch)
+        watch.read = self._unread_done
         if self._reading is None:
             self._reading = self._loop.create_task(
                 self._read_unread(), name="bridgetask stored results"
@@ -165,10 +167,11 @@ class RedisResults:
 
     async def _read_unread(self) -> None:
         """Read what was stored before a subscription held; it is not announced again."""
-        watches: list[Watch] = []
+        done = self._unread_done
         try:
             while self._unread:
                 watches, self._unread = self._unread, []
+                done, self._unread_done = self._unread_done, Completion()
                 error: BridgetaskError | None = None
                 try:
                     await self.prepare()
@@ -179,11 +182,10 @@ class RedisResults:
                 except BridgetaskError as reason:
                     error = reason
                     self._recover_soon()
-                for watch in watches:
-                    watch.read.complete(error)
+                done.complete(error)
         except asyncio.CancelledError:
-            for watch in [*watches, *self._unread]:
-                watch.read.complete(ClientClosed("the client was closed"))
+            for unfinished in (done, self._unread_done):
+                unfinished.complete(ClientClosed("the client was closed"))
             raise
         finally:
             self._reading = None

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any, Self
 
 from ...errors import BridgetaskError
 from ..completion import Completion
@@ -14,22 +15,32 @@ from ..pending import Outcome, PendingResults
 __all__ = ["Watch", "Watches"]
 
 
-class Watch:
-    """A task whose result is waited for."""
+class Watch(weakref.ref[Outcome]):
+    """A task whose result is waited for: calling this returns its outcome, or None.
 
-    __slots__ = ("channel", "outcome", "read", "task_id", "unsent")
+    It is a weak reference itself, as there may be very many of them: an outcome lives as long as
+    somebody holds a handle of it.
+    """
+
+    __slots__ = ("channel", "read", "task_id", "unsent")
+
+    def __new__(
+        cls, outcome: Outcome, on_collected: Callable[[Any], None], channel: bytes, *, unsent: bool
+    ) -> Self:
+        return super().__new__(cls, outcome, on_collected)
 
     def __init__(
-        self, channel: bytes, task_id: str, outcome: weakref.ref[Outcome], *, unsent: bool
+        self, outcome: Outcome, on_collected: Callable[[Any], None], channel: bytes, *, unsent: bool
     ) -> None:
         self.channel: bytes = channel
-        self.task_id: str = task_id
-        #: Weakly: an outcome lives as long as somebody holds a handle of it.
-        self.outcome: weakref.ref[Outcome] = outcome
+        self.task_id: str = outcome.task_id
         #: Whether the task was still to be sent when the watch began.
         self.unsent: bool = unsent
-        #: Whether what was stored before the subscription has been read.
-        self.read: Completion = Completion()
+        #: Whether what was stored before the subscription has been read. Set by who begins it.
+        self.read: Completion = _NEVER
+
+
+_NEVER = Completion()
 
 
 class Watches:
@@ -54,6 +65,7 @@ class Watches:
         self._on_begin = on_begin
         self._on_end = on_end
         self._watches: dict[bytes, Watch] = {}
+        self._on_collected = self._collected
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -72,10 +84,10 @@ class Watches:
         if outcome is None or outcome.final is not None:
             return None
         watch = self._watches.get(channel)
-        if watch is None or watch.outcome() is not outcome:
+        if watch is None or watch() is not outcome:
             unsent = outcome.delivery is not None and not outcome.delivery.done
-            reference = weakref.ref(outcome, lambda gone: self._collected(channel, gone))
-            watch = self._watches[channel] = Watch(channel, task_id, reference, unsent=unsent)
+            watch = Watch(outcome, self._on_collected, channel, unsent=unsent)
+            self._watches[channel] = watch
             self._on_begin(watch)
         return watch
 
@@ -91,23 +103,22 @@ class Watches:
         return [
             watch
             for watch in self._watches.values()
-            if (outcome := watch.outcome()) is not None and not outcome.completion.done
+            if (outcome := watch()) is not None and not outcome.completion.done
         ]
 
     def give_up(self, error: BridgetaskError) -> None:
         """Fail the results of tasks that are with the broker; for the others, that is awaited."""
         for watch in self.unfinished:
-            outcome = watch.outcome()
+            outcome = watch()
             if outcome is not None and (outcome.delivery is None or outcome.delivery.done):
                 self.leave(watch.channel)
                 outcome.fail(error)
 
-    def _collected(self, channel: bytes, gone: weakref.ref[Outcome]) -> None:
+    def _collected(self, gone: Watch) -> None:
         """Leave a channel, on the loop: the last handle may be dropped in any thread."""
         with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._leave_if, channel, gone)
+            self._loop.call_soon_threadsafe(self._leave_if, gone)
 
-    def _leave_if(self, channel: bytes, gone: weakref.ref[Outcome]) -> None:
-        watch = self._watches.get(channel)
-        if watch is not None and watch.outcome is gone:
-            self.leave(channel)
+    def _leave_if(self, gone: Watch) -> None:
+        if self._watches.get(gone.channel) is gone:
+            self.leave(gone.channel)
