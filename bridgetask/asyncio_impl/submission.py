@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Submission"]
 
 #: How many members of a large group are called in one turn of the event loop.
-_PER_TURN = 20
+_PER_TURN = 8
 #: How many messages of a large group may be under way before more members are called.
 _AHEAD = 1000
 
