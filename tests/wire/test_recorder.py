@@ -18,6 +18,7 @@ from bridgetask import Client, InvalidOption
 from bridgetask.wire.recorder import Recorder
 
 from ..fix_rabbitmq import close_celery, make_app
+from ..servers import TESTER
 
 QUEUE = "parity"
 
@@ -103,7 +104,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "kombu queue": {"queue": Queue("parity-topic", Exchange("parity-x", "topic"), "a.#")},
     "exchange": {"exchange": "amq.direct", "routing_key": "parity-key"},
     "argsrepr": {"argsrepr": "(hidden)", "kwargsrepr": "{hidden}"},
-    "properties": {"app_id": "app", "user_id": "guest", "message_type": "no property"},
+    "properties": {"app_id": "app", "user_id": TESTER, "message_type": "no property"},
 }
 
 
