@@ -500,7 +500,7 @@ async def test_a_queue_that_somebody_deletes_is_declared_again(
     rabbitmq: RabbitMQ, quiet_client: Client
 ) -> None:
     async with quiet_client.events() as events:
-        await asyncio.to_thread(rabbitmq.delete_queue, events._stream.capture.queue)
+        await asyncio.to_thread(rabbitmq.ctl, "delete_queue", events._stream.capture.queue)
         sending = asyncio.create_task(_keep_sending(quiet_client.app))
         assert (await asyncio.wait_for(anext(events), 20))["type"] == "worker-online"
         assert events.interruptions == 1

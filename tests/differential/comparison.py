@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -179,7 +180,7 @@ class Differential:
             ours, theirs = _unlinked(ours), _unlinked(theirs)
         assert ours.keys() == theirs.keys(), case
         for queue in theirs:
-            assert ours[queue] == theirs[queue], case
+            assert ours[queue] == theirs[queue], f"{case}: {_first_difference(ours, theirs)}"
         TALLY.combinations.add(key)
         TALLY.messages += sum(map(len, theirs.values()))
         return theirs
@@ -263,12 +264,19 @@ class Differential:
 def _comparable(message: RawMessage) -> RawMessage:
     if message.routing_key == "task.sent":
         message = replace(message, body=_MOMENT.sub(rb"\g<1>\g<2>0", message.body))
-    # THE ONE KNOWN DIFFERENCE: aiormq gives each message an id that Celery does not, 32 hex
-    # digits. Remove this once it doesn't.
-    message_id = message.property("message_id")
-    if message_id is not None and re.fullmatch(rb"[0-9a-f]{32}", message_id):
-        return message.without_property("message_id")
+    if os.environ.get("BRIDGETASK_AMQP") == "plain":
+        # There aiormq gives each message an id, of 32 hex digits, that Celery does not.
+        message_id = message.property("message_id")
+        if message_id is not None and re.fullmatch(rb"[0-9a-f]{32}", message_id):
+            return message.without_property("message_id")
     return message
+
+
+def _first_difference(ours: Messages, theirs: Messages) -> str:
+    """Show where two lists of messages part, which pytest would cut off."""
+    one, other = repr(ours), repr(theirs)
+    at = max(0, len(os.path.commonprefix([one, other])) - 40)
+    return f"...{one[at : at + 160]}... against ...{other[at : at + 160]}..."
 
 
 def _refused_likewise(ours: Exception | None, theirs: Exception) -> bool:

@@ -11,7 +11,8 @@ from kombu import Exchange, Queue
 from .comparison import Options
 from .conftest import MakeDifferential
 
-_EVENTS = Queue("events", Exchange("celeryev", "topic"), "#")
+#: Workers send heartbeats through the same exchange.
+_EVENTS = Queue("events", Exchange("celeryev", "topic"), "task.#")
 OPTIONS: list[Options] = [
     {"args": (1, "ä"), "kwargs": {"x": [2]}},
     {"countdown": 10, "expires": 60},

@@ -56,7 +56,7 @@ def route(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_
         f"{__name__}.route",
         [f"{__name__}.Router"],
     ],
-    ids=str,
+    ids=lambda routes: re.sub(r" at 0x\w+", "", str(routes)),
 )
 def test_routes_are_followed(differential: MakeDifferential, routes: Any, protocol: int) -> None:
     compared = differential(

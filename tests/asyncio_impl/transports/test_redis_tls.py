@@ -73,9 +73,10 @@ async def test_a_file_that_is_missing_is_an_error_and_nothing_is_sent_unverified
         await connects(store_app, f"rediss://127.0.0.1:{elsewhere.tls_port}/0", tls)
 
 
-def test_whether_to_verify_must_be_said_as_in_celery() -> None:
+async def test_whether_to_verify_must_be_said_as_in_celery() -> None:
+    client = Client(make_app("unsaid", "amqp://", "rediss://127.0.0.1:1/0"))
     with pytest.raises(InvalidOption, match="ssl_cert_reqs"):
-        Client(make_app("unsaid", "amqp://", "rediss://127.0.0.1:1/0")).send_task("nothing")
+        client.send_task("nothing")
 
 
 async def test_a_server_without_tls_is_not_talked_to_in_plain(
