@@ -275,7 +275,8 @@ def _comparable(message: RawMessage) -> RawMessage:
 def _first_difference(ours: Messages, theirs: Messages) -> str:
     """Show where two lists of messages part, which pytest would cut off."""
     one, other = repr(ours), repr(theirs)
-    at = max(0, len(os.path.commonprefix([one, other])) - 40)
+    parts = (at for at, pair in enumerate(zip(one, other, strict=False)) if len(set(pair)) > 1)
+    at = max(0, next(parts, 0) - 40)
     return f"...{one[at : at + 160]}... against ...{other[at : at + 160]}..."
 
 
