@@ -22,6 +22,10 @@ app.conf.update(
     task_track_started=os.environ.get("BRIDGETASK_TEST_TRACK_STARTED") == "1",
     accept_content=["json", "pickle", "yaml", "msgpack"],
     worker_hijack_root_logger=False,
+    # Without it, workers lose results that are on their way when a connection is closed.
+    broker_transport_options={
+        "confirm_publish": os.environ.get("BRIDGETASK_TEST_CONFIRM_PUBLISH") == "1"
+    },
     broker_connection_retry_on_startup=True,
     task_publish_retry_policy={"max_retries": 2, "interval_start": 0, "interval_step": 0.1},
 )

@@ -27,7 +27,10 @@ def node() -> Iterator[RabbitMQ]:
 @pytest.fixture(scope="session")
 def node_worker(node: RabbitMQ) -> Iterator[Worker]:
     """A worker for ``tests.tasks`` on :func:`node`."""
-    environment = {"BRIDGETASK_TEST_BROKER": node.url()}
+    environment = {
+        "BRIDGETASK_TEST_BROKER": node.url(),
+        "BRIDGETASK_TEST_CONFIRM_PUBLISH": "1",
+    }
     with Worker("tests.tasks", environment=environment, name="faults", concurrency=4) as running:
         yield running
 

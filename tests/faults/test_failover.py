@@ -36,7 +36,10 @@ async def test_when_the_first_of_two_brokers_is_killed_the_second_takes_over(
 ) -> None:
     first, second = pair
     opened = callers(f"{first.url()};{second.url()}", send_timeout=20)
-    environment = {"BRIDGETASK_TEST_BROKER": first.url()}
+    environment = {
+        "BRIDGETASK_TEST_BROKER": first.url(),
+        "BRIDGETASK_TEST_CONFIRM_PUBLISH": "1",
+    }
     with Worker("tests.tasks", environment=environment, name="first"):
         async with Load(opened, "tests.tasks.add") as load:
             before = len(load.handles)
@@ -105,7 +108,10 @@ async def test_results_wait_for_the_node_that_holds_the_reply_queue(
     """A classic queue is down with its node, and can't be declared on another one meanwhile."""
     first, second = cluster
     opened = callers(f"{first.url()};{second.url()}", send_timeout=3, conf=PATIENT)
-    environment = {"BRIDGETASK_TEST_BROKER": second.url()}
+    environment = {
+        "BRIDGETASK_TEST_BROKER": second.url(),
+        "BRIDGETASK_TEST_CONFIRM_PUBLISH": "1",
+    }
     worker = Worker("tests.tasks", environment=environment, name="second")
     await asyncio.to_thread(worker.start)
     try:
