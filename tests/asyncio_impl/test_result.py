@@ -170,7 +170,7 @@ async def test_a_failure_calls_the_linked_error_task(client: Client, tmp_path: A
     with pytest.raises(ValueError):
         await handle
     for _ in range(200):
-        if ran.exists():
+        if ran.exists() and ran.read_text():
             break
         await asyncio.sleep(0.02)
     assert ran.read_text() == "ran\n"
