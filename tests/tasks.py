@@ -22,6 +22,8 @@ app.conf.update(
     task_track_started=os.environ.get("BRIDGETASK_TEST_TRACK_STARTED") == "1",
     accept_content=["json", "pickle", "yaml", "msgpack"],
     worker_hijack_root_logger=False,
+    # Without it, workers lose results while Redis can't be reached.
+    result_backend_always_retry=os.environ.get("BRIDGETASK_TEST_ALWAYS_RETRY") == "1",
     # Without it, workers lose results that are on their way when a connection is closed.
     broker_transport_options={
         "confirm_publish": os.environ.get("BRIDGETASK_TEST_CONFIRM_PUBLISH") == "1"

@@ -48,6 +48,7 @@ def store_worker(node: RabbitMQ, store: Redis) -> Iterator[Worker]:
         "BRIDGETASK_TEST_BROKER": node.url(),
         "BRIDGETASK_TEST_BACKEND": store.url(),
         "BRIDGETASK_TEST_QUEUE": QUEUE,
+        "BRIDGETASK_TEST_ALWAYS_RETRY": "1",
     }
     with Worker("tests.tasks", environment=environment, name="stored", concurrency=4) as running:
         yield running
