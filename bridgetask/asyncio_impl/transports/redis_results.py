@@ -82,11 +82,13 @@ class RedisResults:
 
     async def watch(self, task_id: str) -> None:
         watch = self._watches.over(task_id)
-        if watch is not None and watch.read.error is not None:
+        if watch is None:
+            return
+        read = watch.read
+        if read is None:
             watch.unsent = False
-            self._read_soon(watch)
-        if watch is not None:
-            await watch.read.wait()
+            read = self._read_soon(watch)
+        await read.wait()
 
     async def forget(self, task_id: str) -> None:
         key = self._key_for(task_id)
@@ -157,13 +159,14 @@ class RedisResults:
     async def write(self, writes: Sequence[StoreWrite]) -> None:
         await self._commands.execute(*(command for write in writes for command in _steps(write)))
 
-    def _read_soon(self, watch: Watch) -> None:
+    def _read_soon(self, watch: Watch) -> Completion:
         self._unread.append(watch)
         watch.read = self._unread_done
         if self._reading is None:
             self._reading = self._loop.create_task(
                 self._read_unread(), name="bridgetask stored results"
             )
+        return self._unread_done
 
     async def _read_unread(self) -> None:
         """Read what was stored before a subscription held; it is not announced again."""
@@ -181,6 +184,8 @@ class RedisResults:
                     await self._read([watch.task_id for watch in watches], only_success=unsent)
                 except BridgetaskError as reason:
                     error = reason
+                    for watch in watches:
+                        watch.read = None
                     self._recover_soon()
                 done.complete(error)
         except asyncio.CancelledError:

@@ -36,11 +36,9 @@ class Watch(weakref.ref[Outcome]):
         self.task_id: str = outcome.task_id
         #: Whether the task was still to be sent when the watch began.
         self.unsent: bool = unsent
-        #: Whether what was stored before the subscription has been read. Set by who begins it.
-        self.read: Completion = _NEVER
-
-
-_NEVER = Completion()
+        #: Done when what was stored before the subscription has been read; None where that is yet
+        #: to be begun. A failure is not kept: its traceback would hold whom it was raised for.
+        self.read: Completion | None = None
 
 
 class Watches:
