@@ -199,14 +199,8 @@ class _MemoryCapture:
         self._captures = captures
 
     def take(self, message: OutgoingMessage) -> None:
-        properties = message.properties
         if self._capture.takes(message):
-            for event in self._capture.read(
-                message.body,
-                properties["content_type"],
-                properties["content_encoding"],
-                properties["headers"],
-            ):
+            for event in self._capture.read(message.body, message.received):
                 self._listener.push(event)
 
     async def start(self) -> None:

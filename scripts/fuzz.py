@@ -10,6 +10,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+#: Where inputs are left that a target fails on.
+_FOUND = Path(".fuzz")
 
 
 def fuzz(target: str, runs: int, seed: int) -> None:
@@ -20,7 +24,10 @@ def fuzz(target: str, runs: int, seed: int) -> None:
         from tests.security.targets import TARGETS
     logging.getLogger("bridgetask").setLevel(logging.CRITICAL + 1)
     options = [f"-runs={runs}", f"-seed={seed}", "-max_len=2000", "-rss_limit_mb=1024"]
-    atheris.Setup([sys.argv[0], *options, "-len_control=0", "-verbosity=0"], TARGETS[target])
+    atheris.Setup(
+        [sys.argv[0], *options, "-len_control=0", "-verbosity=0", f"-artifact_prefix={_FOUND}/"],
+        TARGETS[target],
+    )
     atheris.Fuzz()
 
 
@@ -31,6 +38,7 @@ def main() -> int:
     parser.add_argument("--target", help="one target alone; all of them unless it is given")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    _FOUND.mkdir(exist_ok=True)
     if options.inside:
         fuzz(options.target, options.runs, options.seed)
     from tests.security.targets import TARGETS
@@ -42,9 +50,11 @@ def main() -> int:
         began = time.monotonic()
         command = [sys.executable, "-m", "scripts.fuzz", "--inside", "--target", target]
         command += ["--runs", str(runs), "--seed", str(options.seed)]
-        finished = subprocess.run(command, capture_output=True, check=False)
+        finished = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
         took = time.monotonic() - began
-        said = finished.stderr.decode(errors="replace")
+        said = finished.stdout.decode(errors="replace")
         outcome = f"FAILED:\n{said}" if finished.returncode else "no failure"
         print(f"{target}: {runs} inputs in {took:.0f} s, {outcome}", flush=True)
         return finished.returncode

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from ..errors import ResultTimeout, ResultUnavailable, ResultUndecodable, SendError
+from ..errors import ResultTimeout, ResultUnavailable, ResultUndecodable
 from ..wire.results import TaskUpdate
 from .completion import Completion
 from .pending import Outcome, Updates
@@ -264,13 +264,8 @@ class AsyncResult(TaskState, Generic[R]):
         return self._outcome.wait() if self._session.store is None else self._wait_stored()
 
     async def _wait_stored(self) -> None:
-        try:
-            await self._session.watch(self._outcome)
-            await self._outcome.wait()
-        except SendError:
-            if self._delivery is not None:
-                self._delivery.raised = True
-            raise
+        await self._session.watch(self._outcome)
+        await self._outcome.wait()
 
     async def _wait_for(self, timeout: float) -> None:
         try:

@@ -25,7 +25,7 @@ from kombu.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
 from ..errors import InvalidOption
-from .message import Declaration, OutgoingMessage
+from .message import Declaration, OutgoingMessage, Properties
 from .producer import RecordingChannel, declarations_of
 from .recorder import Recorder
 from .results import load
@@ -152,24 +152,15 @@ class ControlMailbox:
         """Return the body of a command; None for other messages."""
         if message.exchange != self._mailbox.exchange.name:
             return None
-        properties = message.properties
-        body: dict[str, Any] = load(
-            message.body, properties["content_type"], properties["content_encoding"], None, None
-        )
+        body: dict[str, Any] = load(message.body, message.received, None)
         return body
 
-    def reply(
-        self,
-        body: bytes,
-        content_type: str | None,
-        content_encoding: str | None,
-        headers: Mapping[str, Any] | None,
-    ) -> tuple[str, Any] | None:
+    def reply(self, body: bytes, properties: Properties) -> tuple[str, Any] | None:
         """Read a reply as ``(ticket, what the worker said)``; None where it came too late.
 
         :raises Exception: whatever kombu raises for a message that can't be read.
         """
-        given = headers or {}
+        given = properties.headers or {}
         ticket, clock, expires = given["ticket"], given.get("clock") or 0, given.get("expires")
         if not isinstance(ticket, str):
             raise TypeError("ticket must be a string")
@@ -179,7 +170,7 @@ class ControlMailbox:
         self._mailbox.clock.adjust(clock)
         if expires and time() > expires:
             return None
-        return ticket, load(body, content_type, content_encoding, given, self._accept)
+        return ticket, load(body, properties, self._accept)
 
 
 class _Unanswered(BaseException):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import ImproperlyConfigured
 from kombu.serialization import prepare_accept_content
 
 from ..errors import InvalidOption
-from .message import Declaration, OutgoingMessage
+from .message import Declaration, OutgoingMessage, Properties
 from .producer import declarations_of
 from .results import load
 
@@ -51,19 +50,13 @@ class EventCapture:
         """Tell whether a message is an event that this would have got, whatever its type."""
         return bool(message.exchange == self._receiver.exchange.name)
 
-    def read(
-        self,
-        body: bytes,
-        content_type: str | None,
-        content_encoding: str | None,
-        headers: Mapping[str, Any] | None,
-    ) -> list[dict[str, Any]]:
+    def read(self, body: bytes, properties: Properties) -> list[dict[str, Any]]:
         """Return the events in a message: workers send those of tasks many at a time.
 
         What can't be read is logged, and left out.
         """
         try:
-            said = load(body, content_type, content_encoding, headers, self._accept)
+            said = load(body, properties, self._accept)
         except Exception as error:  # it may have been written by anybody
             logger.warning("Dropped events that can't be read: %s", error)
             return []

@@ -10,14 +10,14 @@ import struct
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 
 from amqp.basic_message import Message
 from amqp.exceptions import AMQPError
 from amqp.serialization import decode_properties_basic, dumps
 
 from ..errors import InvalidOption
-from .message import OutgoingMessage
+from .message import OutgoingMessage, Properties
 
 __all__ = [
     "BODY",
@@ -27,7 +27,6 @@ __all__ = [
     "HEARTBEAT",
     "METHOD",
     "Method",
-    "Properties",
     "PropertiesDecoder",
     "PublishEncoder",
     "encode_ack",
@@ -198,15 +197,6 @@ _PROPERTIES = [
 ]
 
 
-class Properties(NamedTuple):
-    """What a receiver needs to know of a message beside its body."""
-
-    content_type: str | None
-    content_encoding: str | None
-    headers: Mapping[str, Any] | None
-    correlation_id: str | None
-
-
 class PropertiesDecoder:
     """Decodes properties; remembers those that many messages have in common.
 
@@ -249,7 +239,7 @@ class PropertiesDecoder:
         return not flags & _AFTER_ID and len((correlation_id or "").encode()) == _ID - 1
 
 
-_NO_PROPERTIES = Properties(None, None, None, None)
+_NO_PROPERTIES = Properties()
 #: Bytes of a task's id as a short string.
 _ID = 37
 #: Bytes of properties that are remembered. Results have less than a hundred.

@@ -16,7 +16,7 @@ from kombu.pidbox import Node
 from kombu.serialization import dumps
 
 from .backend import StoreWrite
-from .message import OutgoingMessage
+from .message import OutgoingMessage, Properties
 from .results import FAILURE, STARTED, SUCCESS, TaskUpdate, load
 from .wire import Wire
 
@@ -91,13 +91,7 @@ class InProcessWorker:
         properties = message.properties
         headers = properties["headers"]
         accept = {properties["content_type"]}
-        body = load(
-            message.body,
-            properties["content_type"],
-            properties["content_encoding"],
-            headers,
-            accept,
-        )
+        body = load(message.body, message.received, accept)
         if "task" in headers:  # task protocol 2
             args, kwargs, embed = body
             task_id, name = headers["id"], headers["task"]
@@ -211,7 +205,8 @@ class InProcessWorker:
         }
         content_type, encoding, body = dumps(meta, serializer=self._app.conf.result_serializer)
         raw = body.encode() if isinstance(body, str) else body
-        return self._decoder.decode(raw, content_type, encoding, None, task_id)
+        properties = Properties(content_type, encoding, correlation_id=task_id)
+        return self._decoder.decode(raw, properties)
 
 
 class _Node(Node):

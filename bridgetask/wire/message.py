@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..retry import RetryPolicy
 from .backend import StoreWrite
 
-__all__ = ["Declaration", "OutgoingMessage"]
+__all__ = ["Declaration", "OutgoingMessage", "Properties"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,15 @@ class Declaration:
     def of(cls, operation: Any, name: str, arguments: dict[str, Any]) -> Declaration:
         """Build a declaration; ``arguments`` are those of kombu's channel method."""
         return cls(operation, name, repr(sorted(arguments.items())), arguments)
+
+
+class Properties(NamedTuple):
+    """What a receiver needs to know of a message beside its body."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Mapping[str, Any] | None = None
+    correlation_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -52,6 +61,11 @@ class OutgoingMessage:
     task_id: str | None = None
     #: What Celery would have done after the publish: its signals, in order.
     on_published: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def received(self) -> Properties:
+        """The properties as a receiver sees them."""
+        return Properties(*map(self.properties.get, Properties._fields))
 
     @property
     def stamps(self) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from ..errors import ResultUndecodable, TaskRevoked
 from . import stepwise_json
 from .compression import DEFAULT_LIMIT, TooLarge, decompress
 from .exceptions import rebuild_exception
+from .message import Properties
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -91,9 +92,7 @@ class TaskUpdate:
 
 def load(
     body: bytes,
-    content_type: str | None,
-    content_encoding: str | None,
-    headers: Mapping[str, Any] | None,
+    properties: Properties,
     accept: set[str] | None,
     *,
     limit: int = DEFAULT_LIMIT,
@@ -108,6 +107,7 @@ def load(
     """
     if len(body) > limit:
         raise TooLarge(limit)
+    content_type, content_encoding, headers, _ = properties
     # What has no decoder kombu would decode by whichever of Python's codecs the sender names. Some
     # of those decompress, without a limit; and no worker sends such a thing.
     if content_type not in registry._decoders:
@@ -140,10 +140,7 @@ class ResultDecoder:
     def decode(
         self,
         body: bytes,
-        content_type: str | None,
-        content_encoding: str | None,
-        headers: Mapping[str, Any] | None,
-        correlation_id: str | None,
+        properties: Properties,
         in_steps: bool = False,
     ) -> TaskUpdate:
         """Decode one message.
@@ -152,18 +149,10 @@ class ResultDecoder:
         :raises ResultUndecodable: with the id of the task it is about, as far as that is known.
         """
         try:
-            meta = load(
-                body,
-                content_type,
-                content_encoding,
-                headers,
-                self._accept,
-                limit=self._max_size,
-                in_steps=in_steps,
-            )
+            meta = load(body, properties, self._accept, limit=self._max_size, in_steps=in_steps)
             return self._update(meta, meta["task_id"])
         except Exception as error:
-            raise _undecodable(error, correlation_id) from error
+            raise _undecodable(error, properties.correlation_id) from error
 
     def decode_stored(self, payload: bytes, task_id: str, in_steps: bool = False) -> TaskUpdate:
         """Decode what the backend has stored for a task, as ``Backend.decode`` does.
@@ -191,9 +180,7 @@ class ResultDecoder:
         method, body = _stored(payload)
         return load(
             body,
-            backend.content_type,
-            backend.content_encoding,
-            {"compression": method},
+            Properties(backend.content_type, backend.content_encoding, {"compression": method}),
             backend.accept,
             limit=self._max_size,
             in_steps=in_steps,

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from amqp.basic_message import Message
 
 from bridgetask.wire.frames import BODY, FRAME, HEADER, METHOD, Method
+from bridgetask.wire.message import Properties
 
 from .raw import long, short
 
@@ -206,8 +207,8 @@ ENCODINGS = [
     None,
 ]
 
-#: A body, ``content_type``, ``content_encoding``, ``headers`` and ``correlation_id``.
-HostileMessage = tuple[bytes, Any, Any, Any, Any]
+#: A body, and what is said of it.
+HostileMessage = tuple[bytes, Properties]
 
 
 def message(choices: Choices) -> HostileMessage:
@@ -218,13 +219,13 @@ def message(choices: Choices) -> HostileMessage:
     for _ in range(choices.number(4)):
         name = choices.pick(["ticket", "clock", "expires", "compression", "x"])
         headers[name] = value(choices)
-    return (
-        content,
+    properties = Properties(
         choices.pick(json_first),
         choices.pick(ENCODINGS),
         headers or None,
         choices.pick([*NAMED, *NAMED, None, "\ud800", "x" * 255]),
     )
+    return content, properties
 
 
 def stored(choices: Choices) -> bytes:
@@ -255,12 +256,8 @@ def properties(choices: Choices) -> bytes:
         return b"\xc4\x00" + told + short(choices.pick(odd)) + choices.noise()
     if kind == 4:
         return b"\x00\x40" + choices.take(8)
-    _, content_type, encoding, _, correlation_id = message(choices)
-    given = {
-        "content_type": content_type,
-        "content_encoding": encoding,
-        "correlation_id": correlation_id,
-    }
+    _, told = message(choices)
+    given = told._asdict() | {"headers": None}
     known = {name: given[name] for name in given if given[name] is not None}
     return Message(b"", **known)._serialize_properties()
 

@@ -36,6 +36,7 @@ from bridgetask.asyncio_impl.transports.redis_watches import Watch
 from bridgetask.errors import BridgetaskError
 from bridgetask.wire.events import EventCapture
 from bridgetask.wire.frames import PropertiesDecoder, encode_ack
+from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
 from bridgetask.wire.wire import Wire
 
@@ -160,7 +161,7 @@ def results(data: bytes) -> None:
             break
     settle()
     waiting.check()
-    receiver._on_message(HARMLESS, "application/json", "utf-8", None, IDS[2])
+    receiver._on_message(HARMLESS, Properties("application/json", "utf-8", None, IDS[2]))
     waiting.check_delivered()
 
 
@@ -334,7 +335,7 @@ def frames(data: bytes) -> None:
     channels.feed(stream + noise, choices)
     assert [message[0] for message in handed_over[: len(sent)]] == sent
     settle()
-    if sent and not channels.reader._ended:
+    if sent and not channels.reader._ended and not channels.deliveries.is_closed:
         assert encode_ack(DELIVERIES, 1) in channels.socket.written
     settled = [sending for sending, _ in channels.settled]
     assert len(set(settled)) == len(settled)
@@ -351,10 +352,10 @@ def control(data: bytes) -> None:
     channel = AmqpControlChannel(UNUSED, RPC.mailbox, replies)
     clock = RPC.mailbox._mailbox.clock
     for _ in range(4):
-        body, content_type, encoding, headers, correlation_id = inputs.message(choices)
-        channel._on_message(body, content_type, encoding, headers, correlation_id)
+        body, properties = inputs.message(choices)
+        channel._on_message(body, properties)
         assert 0 <= clock.value <= 2**62 + 8
-        for event in CAPTURE.read(body, content_type, encoding, headers):
+        for event in CAPTURE.read(body, properties):
             assert isinstance(event, dict)
         clock.value = 0
         if not choices:

@@ -13,6 +13,7 @@ import pytest
 from celery import Celery
 
 from bridgetask import Client, ResultUndecodable
+from bridgetask.wire.message import Properties
 
 from ..fix_rabbitmq import make_app
 from ..servers import RabbitMQ
@@ -185,7 +186,7 @@ async def test_children_that_cannot_be_read_are_an_error_of_their_own(
 
 def replies(client: Client) -> Callable[..., Any]:
     def read(body: bytes = b"{}", **headers: Any) -> Any:
-        return client._wire.mailbox.reply(body, "application/json", "utf-8", headers)
+        return client._wire.mailbox.reply(body, Properties("application/json", "utf-8", headers))
 
     return read
 

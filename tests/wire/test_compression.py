@@ -14,6 +14,7 @@ from kombu import compression
 
 from bridgetask import ResultUndecodable
 from bridgetask.wire.compression import TooLarge, decompress
+from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
 
 LIMIT = 1_000_000
@@ -87,14 +88,14 @@ def test_a_result_above_the_limit_is_undecodable_compressed_or_not() -> None:
         (fits, None),
         (compression.compress(fits, "gzip")[0], {"compression": "gzip"}),
     ):
-        update = decoder.decode(body, "application/json", "utf-8", headers, "t")
+        update = decoder.decode(body, Properties("application/json", "utf-8", headers))
         assert update.result == "x" * 900
     for body, headers in (
         (large, None),
         (compression.compress(large, "gzip")[0], {"compression": "gzip"}),
     ):
         with pytest.raises(ResultUndecodable, match="more than 1000 bytes") as caught:
-            decoder.decode(body, "application/json", "utf-8", headers, "t")
+            decoder.decode(body, Properties("application/json", "utf-8", headers, "t"))
         assert caught.value.task_id == "t"
 
 

@@ -13,11 +13,13 @@ import pytest
 from celery import Celery
 
 from bridgetask import ResultUndecodable, TaskFailed, TaskRevoked
+from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
 
 DECODER = ResultDecoder(
     Celery("exceptions", broker="amqp://", backend="rpc://", set_as_current=False)
 )
+JSON = Properties("application/json", "utf-8")
 
 touched: list[str] = []
 
@@ -25,7 +27,7 @@ touched: list[str] = []
 def reported(exc_module: Any, exc_type: Any, *arguments: Any, state: str = "FAILURE") -> Any:
     error = {"exc_module": exc_module, "exc_type": exc_type, "exc_message": arguments}
     body = json.dumps({"task_id": "t", "status": state, "result": error}).encode()
-    return DECODER.decode(body, "application/json", "utf-8", None, "t").result
+    return DECODER.decode(body, JSON).result
 
 
 class Harmful:
@@ -169,12 +171,9 @@ def test_the_reason_that_is_given_is_one_short_line() -> None:
     with pytest.raises(ResultUndecodable) as caught:
         DECODER.decode(
             b'{"task_id":"t","status":"FAILURE","result":"' + b"x" * 100_000 + b'"}',
-            "application/json",
-            "utf-8",
-            None,
-            "t",
+            JSON,
         )
     assert len(str(caught.value)) < 500
     with pytest.raises(ResultUndecodable) as caught:
-        DECODER.decode(b"x", "text/\nforged\x1b", "utf-8", None, "t")
+        DECODER.decode(b"x", Properties("text/\nforged\x1b", "utf-8"))
     assert str(caught.value).isprintable()

@@ -12,6 +12,7 @@ from kombu import compression
 from kombu.serialization import dumps
 
 from bridgetask import RemoteTraceback, ResultUndecodable, TaskFailed, TaskRevoked, TaskUpdate
+from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
 
 from ..tasks import ComplexError
@@ -24,12 +25,11 @@ def make_decoder(**conf: Any) -> ResultDecoder:
 
 
 DECODER = make_decoder()
+JSON = Properties("application/json", "utf-8", correlation_id="correlated")
 
 
 def decode(meta: Any, decoder: ResultDecoder = DECODER) -> TaskUpdate:
-    return decoder.decode(
-        json.dumps(meta).encode(), "application/json", "utf-8", None, "correlated"
-    )
+    return decoder.decode(json.dumps(meta).encode(), JSON)
 
 
 def failure(exc_type: Any, exc_module: Any, exc_message: Any, **more: Any) -> TaskUpdate:
@@ -137,20 +137,20 @@ def test_only_accepted_content_is_decoded() -> None:
     meta = {"task_id": "t", "status": "SUCCESS", "result": 1}
     content_type, encoding, body = dumps(meta, serializer="pickle")
     with pytest.raises(ResultUndecodable, match="ContentDisallowed"):
-        DECODER.decode(body, content_type, encoding, None, "t")
+        DECODER.decode(body, Properties(content_type, encoding))
     willing = make_decoder(result_accept_content=["pickle"])
-    assert willing.decode(body, content_type, encoding, None, "t").result == 1
+    assert willing.decode(body, Properties(content_type, encoding)).result == 1
     with pytest.raises(ResultUndecodable, match="ContentDisallowed"):
         decode(meta, willing)
     accepting = make_decoder(accept_content=["json", "pickle"])
-    assert accepting.decode(body, content_type, encoding, None, "t").result == 1
+    assert accepting.decode(body, Properties(content_type, encoding)).result == 1
 
 
 def test_pickled_exceptions_are_taken_as_they_are() -> None:
     meta = {"task_id": "t", "status": "FAILURE", "result": ComplexError(1, "x"), "traceback": "tb"}
     content_type, encoding, body = dumps(meta, serializer="pickle")
     decoder = make_decoder(accept_content=["pickle"], result_serializer="pickle")
-    error = decoder.decode(body, content_type, encoding, None, "t").error
+    error = decoder.decode(body, Properties(content_type, encoding)).error
     assert isinstance(error, ComplexError)
     assert isinstance(error.__cause__, RemoteTraceback)
 
@@ -158,7 +158,7 @@ def test_pickled_exceptions_are_taken_as_they_are() -> None:
 def test_compressed_results_are_read() -> None:
     meta = json.dumps({"task_id": "t", "status": "SUCCESS", "result": "x" * 100}).encode()
     body, kind = compression.compress(meta, "gzip")
-    update = DECODER.decode(body, "application/json", "utf-8", {"compression": kind}, "t")
+    update = DECODER.decode(body, JSON._replace(headers={"compression": kind}))
     assert update.result == "x" * 100
 
 
@@ -215,7 +215,7 @@ def test_random_bytes_are_undecodable_at_worst(
     body: bytes, content_type: str | None, encoding: str | None
 ) -> None:
     with pytest.raises(ResultUndecodable):
-        DECODER.decode(body, content_type, encoding, None, None)
+        DECODER.decode(body, Properties(content_type, encoding))
 
 
 @pytest.mark.parametrize("encoding", ["bz2", "zlib", "idna", "rot13", "utf-16"])
@@ -224,7 +224,7 @@ def test_no_codec_is_looked_up_for_a_body_without_a_decoder(encoding: str) -> No
     bomb = bz2.compress(bytes(1_000_000))
     for content_type in ("application/data", "application/text", None):
         with pytest.raises(ResultUndecodable, match="ContentDisallowed"):
-            DECODER.decode(bomb, content_type, encoding, None, "t")
+            DECODER.decode(bomb, Properties(content_type, encoding))
 
 
 def test_a_body_that_looks_like_a_stored_one_is_not_slow_nor_an_error() -> None:

@@ -18,7 +18,7 @@ from aiormq import spec
 
 from ...errors import BridgetaskError, Unconfirmed
 from ...wire.frames import encode_properties
-from ...wire.message import OutgoingMessage
+from ...wire.message import OutgoingMessage, Properties
 from ..completion import Completion
 from .amqp_errors import ConnectionLost, translating
 from .base import Receiver
@@ -43,9 +43,8 @@ _UNTOLD = 0.2
 #: closing the channel under everything that is on its way.
 _ALONE = 16 * 1024 * 1024
 
-#: Takes a message: its body, ``content_type``, ``content_encoding``, ``headers`` and
-#: ``correlation_id``. It may not raise.
-OnMessage = Callable[[bytes, Any, Any, Any, Any], None]
+#: Takes a message. It may not raise.
+OnMessage = Callable[[bytes, Properties], None]
 
 
 class Sending:
@@ -236,14 +235,9 @@ class PlainDeliveries:
         if self._unacknowledged is None:
             asyncio.get_running_loop().call_soon(self._acknowledge)
         self._unacknowledged = message.delivery_tag
-        properties = message.header.properties
-        self._on_message(
-            message.body,
-            properties.content_type,
-            properties.content_encoding,
-            properties.headers,
-            properties.correlation_id,
-        )
+        given = message.header.properties
+        properties = Properties(*(getattr(given, name) for name in Properties._fields))
+        self._on_message(message.body, properties)
 
     def _acknowledge(self) -> None:
         tag, self._unacknowledged = self._unacknowledged, None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from ...wire.control import ControlMailbox, Purge
 from ...wire.events import EventCapture
+from ...wire.message import Properties
 from ..limited_log import LimitedLog
 from .amqp_connection import AmqpConnection
 from .amqp_consumer import AmqpConsumer
@@ -56,14 +55,8 @@ class AmqpControlChannel:
         await self._consumer.start()
 
     def subscribe(self, capture: EventCapture, listener: EventListener) -> AmqpConsumer:
-        def on_message(
-            body: bytes,
-            content_type: str | None,
-            content_encoding: str | None,
-            headers: Mapping[str, Any] | None,
-            correlation_id: str | None,
-        ) -> None:
-            for event in capture.read(body, content_type, content_encoding, headers):
+        def on_message(body: bytes, properties: Properties) -> None:
+            for event in capture.read(body, properties):
                 listener.push(event)
 
         return AmqpConsumer(
@@ -98,16 +91,9 @@ class AmqpControlChannel:
         self._consumer.abort()
         self._connection.abort()
 
-    def _on_message(
-        self,
-        body: bytes,
-        content_type: str | None,
-        content_encoding: str | None,
-        headers: Mapping[str, Any] | None,
-        correlation_id: str | None,
-    ) -> None:
+    def _on_message(self, body: bytes, properties: Properties) -> None:
         try:
-            reply = self._mailbox.reply(body, content_type, content_encoding, headers)
+            reply = self._mailbox.reply(body, properties)
         except Exception as error:  # it may have been written by anybody
             self._unreadable.warning("Dropped a reply that can't be read: %r", error)
             return

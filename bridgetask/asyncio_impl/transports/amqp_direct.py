@@ -27,12 +27,12 @@ from ...wire.frames import (
     HEADER,
     METHOD,
     Method,
-    Properties,
     PropertiesDecoder,
     PublishEncoder,
     encode_ack,
     read_return,
 )
+from ...wire.message import Properties
 from .amqp_channel import OnMessage, OnSettled, Sending
 from .amqp_errors import nacked, not_routable, translated
 from .amqp_reader import FrameReader
@@ -269,7 +269,7 @@ class DirectDeliveries(_Channel):
             self._call_soon(self._acknowledge)
         self._unacknowledged = self._tag
         assert self._properties is not None
-        self._on_message(body, *self._properties)
+        self._on_message(body, self._properties)
 
     def _acknowledge(self) -> None:
         tag, self._unacknowledged = self._unacknowledged, 0

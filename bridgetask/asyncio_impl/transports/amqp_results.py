@@ -7,11 +7,10 @@ that comes twice is harmless.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from ...wire.message import Declaration
+from ...wire.message import Declaration, Properties
 from ...wire.results import ResultDecoder
 from ..decoding import Decoding
 from ..pending import PendingResults
@@ -80,21 +79,12 @@ class RpcResults:
         self._consumer.abort()
         self._decoding.close()
 
-    def _on_message(
-        self,
-        body: bytes,
-        content_type: str | None,
-        content_encoding: str | None,
-        headers: Mapping[str, Any] | None,
-        correlation_id: str | None,
-    ) -> None:
+    def _on_message(self, body: bytes, properties: Properties) -> None:
         self._decoding.take(
-            partial(
-                self._decoder.decode, body, content_type, content_encoding, headers, correlation_id
-            ),
-            correlation_id,
+            partial(self._decoder.decode, body, properties),
+            properties.correlation_id,
             partial(self._pending.deliver, size=len(body)),
             self._pending.deliver_undecodable,
             size=len(body),
-            slow=self._decoder.is_slow(body, headers),
+            slow=self._decoder.is_slow(body, properties.headers),
         )
