@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from . import HELD, PARKED, QUEUE, SINK, TASK, make_app
+from .bases import AppClient, BridgetaskClient, make_group
 
 __all__ = [
     "Acelery",
@@ -22,52 +23,19 @@ __all__ = [
 ]
 
 
-class Bridgetask:
+class Bridgetask(BridgetaskClient):
     def __init__(self, url: str, backend: str) -> None:
         from bridgetask import Client
 
-        self._app = make_app(url, backend)
+        super().__init__(url, backend)
         self._client = Client(self._app)
-
-    async def open(self) -> None:
-        await self._client.connect()
 
     async def close(self) -> None:
         await self._client.close()
 
-    def call(self, *args: Any, queue: str = QUEUE) -> Awaitable[Any]:
-        return self._client.send_task(TASK, args, queue=queue)
 
-    def send(self, *args: Any) -> Awaitable[Any]:
-        return self._client.send_task(TASK, args, queue=SINK, ignore_result=True)
-
-    def group(self, size: int) -> Awaitable[Any]:
-        return self._client.apply_async(make_group(self._app, size))
-
-    async def park(self, *args: Any) -> Any:
-        call = self._client.send_task(TASK, args, queue=PARKED)
-        await call.sent()
-        return call
-
-
-def make_group(app: Any, size: int) -> Any:
-    """Return a group of ``size`` calls."""
-    from celery import group
-
-    return group([app.signature(TASK, (number, 2)) for number in range(size)], app=app)
-
-
-class CeleryInThreads:
+class CeleryInThreads(AppClient):
     """Celery's client by ``asyncio.to_thread``."""
-
-    def __init__(self, url: str, backend: str) -> None:
-        self._app = make_app(url, backend)
-
-    async def open(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
 
     def call(self, *args: Any, queue: str = QUEUE) -> Awaitable[Any]:
         return asyncio.to_thread(lambda: self._app.send_task(TASK, args, queue=queue).get())
@@ -101,17 +69,11 @@ class AioCelery:
         await self._app.send_task(TASK, args=args, queue=SINK)
 
 
-class Acelery:
-    def __init__(self, url: str, backend: str) -> None:
-        self._app = make_app(url, backend)
-
+class Acelery(AppClient):
     async def open(self) -> None:
         from acelery import AIOExecutable
 
         self._made: Any = AIOExecutable
-
-    async def close(self) -> None:
-        pass
 
     async def call(self, *args: Any, queue: str = QUEUE) -> Any:
         result = await self._made(self._app.signature(TASK, args)).apply_async(queue=queue)

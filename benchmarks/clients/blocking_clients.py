@@ -7,17 +7,14 @@ import time
 from typing import Any
 
 from ..workloads import argument, measured, memory
-from . import PARKED, QUEUE, SINK, TASK, make_app
-from .asyncio_clients import make_group
+from . import PARKED, QUEUE, SINK, TASK
+from .bases import AppClient, make_group
 
 __all__ = ["CeleryClient", "Frames"]
 
 
-class CeleryClient:
+class CeleryClient(AppClient):
     """Celery's own."""
-
-    def __init__(self, url: str, backend: str) -> None:
-        self._app = make_app(url, backend)
 
     def one_by_one(self, count: int) -> dict[str, Any]:
         latencies = []

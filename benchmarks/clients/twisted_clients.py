@@ -5,51 +5,25 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from . import PARKED, QUEUE, SINK, TASK, make_app
-from .asyncio_clients import make_group
+from . import QUEUE, SINK, TASK
+from .bases import AppClient, BridgetaskClient, make_group
 
 __all__ = ["Bridgetask", "CeleryInThreads", "Poller"]
 
 
-class Bridgetask:
+class Bridgetask(BridgetaskClient):
     def __init__(self, url: str, backend: str) -> None:
         from bridgetask.twisted_compat import TwistedCelery
 
-        self._app = make_app(url, backend)
+        super().__init__(url, backend)
         self._client = TwistedCelery(self._app)
-
-    async def open(self) -> None:
-        await self._client.connect()
 
     async def close(self) -> None:
         await self._client.disconnect()
 
-    def call(self, *args: Any, queue: str = QUEUE) -> Awaitable[Any]:
-        return self._client.send_task(TASK, args, queue=queue)
 
-    def send(self, *args: Any) -> Awaitable[Any]:
-        return self._client.send_task(TASK, args, queue=SINK, ignore_result=True)
-
-    def group(self, size: int) -> Awaitable[Any]:
-        return self._client.apply_async(make_group(self._app, size))
-
-    async def park(self, *args: Any) -> Any:
-        call = self._client.send_task(TASK, args, queue=PARKED)
-        await call.sent()
-        return call
-
-
-class CeleryInThreads:
+class CeleryInThreads(AppClient):
     """Celery's client by ``deferToThread``."""
-
-    def __init__(self, url: str, backend: str) -> None:
-        self._app = make_app(url, backend)
-
-    async def open(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
 
     def call(self, *args: Any, queue: str = QUEUE) -> Awaitable[Any]:
         from twisted.internet.threads import deferToThread
@@ -67,20 +41,11 @@ class CeleryInThreads:
         return deferToThread(lambda: make_group(self._app, size).apply_async().get())
 
 
-class Poller:
+class Poller(AppClient):
     """Sends on the reactor's thread, and asks for each result every 50 ms."""
 
     #: Seconds between two questions for a result.
     PERIOD = 0.05
-
-    def __init__(self, url: str, backend: str) -> None:
-        self._app = make_app(url, backend)
-
-    async def open(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
 
     def call(self, *args: Any, queue: str = QUEUE) -> Awaitable[Any]:
         return self._polled(self._app.send_task(TASK, args, queue=queue))

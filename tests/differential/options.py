@@ -11,6 +11,7 @@ import kombu.serialization
 from celery.canvas import Signature
 from kombu import Exchange, Queue
 
+from ..servers import TESTER
 from .comparison import DEFAULT_QUEUE, NOW, Options
 
 __all__ = [
@@ -65,6 +66,7 @@ OPTIONS: dict[str, list[Options]] = {
         {"args": [], "kwargs": {}},
         {"kwargs": {"x": "y", "n": [1, 2]}},
         {"args": ("x" * 300_000,)},
+        {"args": (NOW, b"\x00\xff", Decimal("1.10"), {1, 2})},
     ],
     "countdown": [{"countdown": each} for each in (10, 0.5, 0, -5)],
     "eta": [
@@ -126,7 +128,7 @@ OPTIONS: dict[str, list[Options]] = {
     "repr": [{"argsrepr": "(hidden)", "kwargsrepr": "{hidden}"}],
     "origin": [{"origin": "somewhere@else"}],
     "properties": [
-        {"app_id": "app", "type": "a type", "cluster_id": "c"},
+        {"app_id": "app", "type": "a type", "cluster_id": "c", "user_id": TESTER},
         {"message_id": "mine", "timestamp": 1_900_000_000, "no_property": "dropped"},
         {"correlation_id": "other than the task's"},
     ],

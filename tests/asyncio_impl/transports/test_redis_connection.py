@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 import time
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -87,45 +86,6 @@ async def test_an_acl_user_logs_in_by_settings(
 
 async def test_an_acl_user_logs_in_by_url(store_app: AppFactory, redis_server: Redis) -> None:
     await exchanges(store_app, redis_server.url(user="alice", password="al1ces-r3dis"))
-
-
-@pytest.fixture
-def tls(certificates: dict[str, Path]) -> dict[str, Any]:
-    return {
-        "ssl_cert_reqs": "required",
-        "ssl_ca_certs": str(certificates["ca"]),
-        "ssl_certfile": str(certificates["client_cert"]),
-        "ssl_keyfile": str(certificates["client_key"]),
-    }
-
-
-async def test_tls_connects_with_a_private_ca_and_a_client_certificate(
-    store_app: AppFactory, redis_server: Redis, tls: dict[str, Any]
-) -> None:
-    query = "&".join(f"{key}={value}" for key, value in tls.items())
-    await exchanges(store_app, f"rediss://127.0.0.1:{redis_server.tls_port}/0?{query}")
-    at = f"rediss://localhost:{redis_server.tls_port}/0"
-    await exchanges(store_app, at, redis_backend_use_ssl=tls)
-    unverified = {**tls, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
-    await exchanges(store_app, at, redis_backend_use_ssl=unverified)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"ssl_ca_certs": "other_ca"}, {"ssl_certfile": None, "ssl_keyfile": None}], ids=str
-)
-async def test_tls_refuses_what_does_not_fit(
-    store_app: AppFactory,
-    redis_server: Redis,
-    tls: dict[str, Any],
-    certificates: dict[str, Path],
-    wrong: dict[str, Any],
-) -> None:
-    options = {**tls, **wrong}
-    if wrong.get("ssl_ca_certs"):
-        options["ssl_ca_certs"] = str(certificates["other_ca"])
-    at = f"rediss://127.0.0.1:{redis_server.tls_port}/0"
-    error = await refused(store_app, at, redis_backend_use_ssl=options)
-    assert isinstance(error, BackendUnreachable)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from bridgetask import BackendUnreachable, Client, InvalidOption
 from ...fix_rabbitmq import make_app
 from ...fix_redis import AppFactory
 from ...redis_servers import Redis
+from .test_redis_connection import exchanges, refused
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,35 @@ def tls(certificates: dict[str, Path]) -> dict[str, Any]:
 async def connects(store_app: AppFactory, url: str, tls: dict[str, Any]) -> None:
     async with Client(store_app(url, redis_backend_use_ssl=tls)) as client:
         await asyncio.wait_for(client.connect(), 20)
+
+
+async def test_a_private_ca_and_a_client_certificate_connect(
+    store_app: AppFactory, redis_server: Redis, tls: dict[str, Any]
+) -> None:
+    query = "&".join(f"{key}={value}" for key, value in tls.items())
+    await exchanges(store_app, f"rediss://127.0.0.1:{redis_server.tls_port}/0?{query}")
+    at = f"rediss://localhost:{redis_server.tls_port}/0"
+    await exchanges(store_app, at, redis_backend_use_ssl=tls)
+    unverified = {**tls, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    await exchanges(store_app, at, redis_backend_use_ssl=unverified)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ssl_ca_certs": "other_ca"}, {"ssl_certfile": None, "ssl_keyfile": None}], ids=str
+)
+async def test_what_does_not_fit_is_refused(
+    store_app: AppFactory,
+    redis_server: Redis,
+    tls: dict[str, Any],
+    certificates: dict[str, Path],
+    wrong: dict[str, Any],
+) -> None:
+    options = {**tls, **wrong}
+    if wrong.get("ssl_ca_certs"):
+        options["ssl_ca_certs"] = str(certificates["other_ca"])
+    at = f"rediss://127.0.0.1:{redis_server.tls_port}/0"
+    error = await refused(store_app, at, redis_backend_use_ssl=options)
+    assert isinstance(error, BackendUnreachable)
 
 
 async def test_a_certificate_that_names_another_host_is_refused(
