@@ -12,7 +12,10 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Account", "Entry", "Footprint"]
+__all__ = ["UNSTORED", "Account", "Entry", "Footprint"]
+
+#: A task that fails, by what its worker says, as Redis did not take its result.
+UNSTORED = "not stored by the worker"
 
 
 @dataclass(slots=True)
@@ -56,7 +59,7 @@ class Account:
                 self.problems.append(f"lost: {what}")
             if entry.outcome == "answered" and not runs:
                 self.problems.append(f"answered by nobody: {what}")
-            if runs and entry.outcome != "answered":
+            if runs and entry.outcome not in ("answered", UNSTORED):
                 self.problems.append(f"the answer was lost: {what}")
             if "open" in {entry.send, entry.outcome}:
                 self.problems.append(f"unaccounted for: {what}")
