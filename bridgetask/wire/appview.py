@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from celery import signals
-from celery.app.amqp import AMQP
 from celery.local import Proxy
 
 from .backend import recording_backend
 from .canvas import SentGroup, SentResult
-from .shortcuts import SHORT, ConfigurationView, plain_repr
+from .shortcuts import ConfigurationView, plain_repr, plain_repr_serves
+from .templates import Templates
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -60,14 +60,26 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
                 return object.__getattribute__(self, name)
             return getattr(app, name)
 
-        def send_task(self, *args: Any, task_type: Any = None, **options: Any) -> Any:
+        def send_task(
+            self,
+            name: str,
+            args: Any = None,
+            kwargs: Any = None,
+            *more: Any,
+            task_type: Any = None,
+            **options: Any,
+        ) -> Any:
             if hasattr(task_type, "_viewed"):
                 task_type = task_type._viewed()  # routers may compare it with a task of theirs
-            return super().send_task(*args, task_type=task_type, **options)
+            send_task = super().send_task
+            if more:
+                return send_task(name, args, kwargs, *more, task_type=task_type, **options)
+            return templates.send_task(send_task, name, args, kwargs, task_type, options)
 
     view = View()
     backend = recording_backend(app, view, recorder, backend_kind)
     conf: Any = ConfigurationView(app)
+    templates = Templates(app, view, conf, recorder)
     seams.update(
         conf=conf,
         backend=backend,
@@ -80,6 +92,7 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
         amqp=_AmqpView(app, view, recorder),
         tasks=_TasksView(app, view),
         _task_views=WeakKeyDictionary(),
+        _templates=templates,
     )
     return view
 
@@ -147,7 +160,7 @@ class _AmqpView:
         self, task_id: str, name: str, args: Any, kwargs: Any, *more: Any, **options: Any
     ) -> Any:
         create: Any = self._amqp.create_task_message
-        if self._shows_arguments_as_celery_does(create):
+        if plain_repr_serves(self._amqp, self._view.conf):
             for option, value in (("argsrepr", args or ()), ("kwargsrepr", kwargs or {})):
                 if options.get(option) is None:
                     options[option] = plain_repr(value)
@@ -159,15 +172,6 @@ class _AmqpView:
         task_id = message.properties["correlation_id"]  # options may change it
         send = partial(self._send_task_message, producer, name, message, **options)
         self._recorder.record_task(task_id, send)
-
-    def _shows_arguments_as_celery_does(self, create: Any) -> bool:
-        """Tell whether ``argsrepr`` and ``kwargsrepr`` will be what ``saferepr`` makes of them."""
-        levels = getattr(self._view.conf, "task_repr_maxlevels", None)  # not in Celery 5.5
-        return (
-            getattr(create, "__func__", None) is AMQP.as_task_v2
-            and min(self._amqp.argsrepr_maxsize, self._amqp.kwargsrepr_maxsize) >= SHORT
-            and (levels is None or levels > 0)
-        )
 
     def _create_task_sender(self) -> Any:
         """Run ``AMQP._create_task_sender`` with its ``signals`` replaced.

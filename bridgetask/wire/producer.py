@@ -9,6 +9,7 @@ from kombu import Producer
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..retry import RetryPolicy
+from .lesson import Published, current_lesson
 from .message import Declaration, OutgoingMessage
 
 if TYPE_CHECKING:
@@ -68,6 +69,17 @@ class RecordingProducer(Producer):
         message.declarations = self._declarations(declare or ())
         message.retry = self._retry_policy(policy) if retry else None
         message.timeout = _sooner(timeout, confirm_timeout)
+        lesson = current_lesson.get()
+        if lesson is not None:
+            lesson.published.append(
+                Published(
+                    message,
+                    body,
+                    options.get("serializer"),
+                    options.get("compression"),
+                    tuple(declare or ()),
+                )
+            )
         self._on_message(message)
 
     def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:

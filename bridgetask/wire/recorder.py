@@ -26,6 +26,8 @@ from .producer import RecordingProducer
 if TYPE_CHECKING:
     from celery import Celery
 
+    from .templates import Templates
+
 __all__ = ["RecordedCall", "Recorder", "is_signature", "is_task"]
 
 
@@ -75,8 +77,10 @@ class Recorder:
         self.links_used: bool = False
         self._recording: ContextVar[_Recording] = ContextVar("recording")
         self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
-        self._producer = RecordingProducer(app, self.add)
+        self.producer: RecordingProducer = RecordingProducer(app, self.add)
         self._view = app_view(app, self, backend)
+        #: Calls that are made without Celery's code.
+        self.templates: Templates = self._view._templates
         #: The view's backend: Celery's own for Redis, but for its I/O.
         self.backend: Any = self._view.backend
 
@@ -124,7 +128,7 @@ class Recorder:
     def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
         """Return the messages that ``publish`` sends through the producer it is given."""
         with _Recording(self._recording) as recording:
-            publish(self._producer)
+            publish(self.producer)
         return recording.messages
 
     def record_writes(self, write: Callable[[Any], object]) -> tuple[StoreWrite, ...]:
@@ -189,7 +193,7 @@ class Recorder:
 
     def producer_or_acquire(self, producer: Any = None) -> nullcontext[Any]:
         """Follow ``Celery.producer_or_acquire``, with the recording producer."""
-        return nullcontext(self._producer)
+        return nullcontext(self.producer)
 
     def record_task(self, task_id: str, send: Callable[[], object]) -> None:
         """Let ``send`` record a task's message, in a context that its ``on_published`` return to.

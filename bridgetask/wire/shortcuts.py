@@ -6,19 +6,22 @@ them against it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from celery.app.amqp import AMQP
 from celery.app.utils import Settings
+
+from .lesson import current_lesson
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["SHORT", "ConfigurationView", "plain_repr"]
+__all__ = ["ConfigurationView", "plain_repr", "plain_repr_serves"]
 
 _MISSING: Any = object()
 #: Characters, up to which ``saferepr`` leaves nothing out.
-SHORT = 200
+_SHORT = 200
 _PLAIN_TYPES = frozenset({int, bool, float})
 
 
@@ -34,6 +37,20 @@ class ConfigurationView(MutableMapping[str, Any]):
         object.__setattr__(self, "_names", {})
 
     def __getattr__(self, name: str) -> Any:
+        value = self._get(name)
+        lesson = current_lesson.get()
+        if lesson is not None:
+            lesson.settings[name] = value
+        return value
+
+    def still_has(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether settings have the values that they had."""
+        for name, value in settings.items():  # noqa: SIM110 (a generator takes twice as long)
+            if self._get(name) is not value:
+                return False
+        return True
+
+    def _get(self, name: str) -> Any:
         conf: Any = self._app.conf
         names = self._names.get(name)
         if names is None or names[0] is not conf:
@@ -75,6 +92,16 @@ class ConfigurationView(MutableMapping[str, Any]):
         return len(self._app.conf)
 
 
+def plain_repr_serves(amqp: AMQP, conf: Any) -> bool:
+    """Tell whether messages show arguments by ``saferepr``, with room for what is short."""
+    levels = getattr(conf, "task_repr_maxlevels", None)  # not in Celery 5.5
+    return (
+        getattr(amqp.create_task_message, "__func__", None) is AMQP.as_task_v2
+        and min(amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize) >= _SHORT
+        and (levels is None or levels > 0)
+    )
+
+
 def plain_repr(value: Any) -> str | None:
     """Return what ``celery.utils.saferepr`` makes of a few numbers and short strings.
 
@@ -100,14 +127,14 @@ def plain_repr(value: Any) -> str | None:
             whole = f"[{whole}]"
     else:
         return None
-    return whole if len(whole) < SHORT else None
+    return whole if len(whole) < _SHORT else None
 
 
 def _plain(value: Any) -> str | None:
     kind = type(value)
     if kind in _PLAIN_TYPES or value is None:
         return str(value)
-    if kind is str and len(value) < SHORT:
+    if kind is str and len(value) < _SHORT:
         return _quoted(value)
     return None
 

@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_QUEUE",
     "NOW",
     "TALLY",
+    "TIMES",
     "Differential",
     "FrozenCelery",
     "Messages",
@@ -43,6 +44,8 @@ NOW = datetime(2030, 3, 1, 11, 59, 30, 250_000, tzinfo=UTC)
 ADDRESS = b"x" * len("bridgetask.results.") + b"x" * 36
 #: What an event says of its moment.
 _MOMENT = re.compile(rb"(clock|timestamp)(\W+)[0-9.]+")
+#: How many times a call is made through bridgetask: the last by a template, where one is made.
+TIMES = 3
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -68,6 +71,8 @@ class Tally:
     #: Calls by what they were: no call counts twice.
     combinations: set[str] = field(default_factory=set)
     messages: int = 0
+    #: Kinds of calls that were made by templates in the end.
+    templates: int = 0
     #: Those that neither client took.
     refused: set[str] = field(default_factory=set)
     #: Those that no queue took, of which only bridgetask tells.
@@ -154,6 +159,7 @@ class Differential:
 
     def close(self) -> None:
         """Close both clients, and remove the queues."""
+        TALLY.templates += len(self._ours._wire.recorder.templates)
         self._closing.close()
 
     def compare(self, case: str, call: Call, *, linked: bool = False) -> Messages:
@@ -165,6 +171,7 @@ class Differential:
             to nobody.
         """
         (theirs, their_error), (ours, our_error) = self.make(call)
+        linked = linked and self.app.conf.result_backend == "rpc://"
         key = f"{self._about} {case}"
         if their_error is not None:
             assert _refused_likewise(our_error, their_error), (case, our_error, their_error)
@@ -176,11 +183,18 @@ class Differential:
             TALLY.unroutable.add(key)
             return {}
         assert our_error is None, (case, our_error)
-        if linked and self.app.conf.result_backend == "rpc://":
-            ours, theirs = _unlinked(ours), _unlinked(theirs)
-        assert ours.keys() == theirs.keys(), case
-        for queue in theirs:
-            assert ours[queue] == theirs[queue], f"{case}: {_first_difference(ours, theirs)}"
+        expected = _unlinked(theirs) if linked else theirs
+        for time in range(TIMES):
+            if time:
+                ours, our_error = self._through_bridgetask(call)
+                assert our_error is None, (case, our_error)
+            if linked:
+                ours = _unlinked(ours)
+            assert ours.keys() == expected.keys(), case
+            for queue in expected:
+                assert ours[queue] == expected[queue], (
+                    f"{case}: {_first_difference(ours, expected)}"
+                )
         TALLY.combinations.add(key)
         TALLY.messages += sum(map(len, theirs.values()))
         return theirs

@@ -97,6 +97,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("differential")
         terminalreporter.line(
             f"{len(TALLY.combinations)} different calls, {TALLY.messages} messages: "
-            f"what bridgetask sent is what Celery {version('celery')}'s own client sent. "
+            f"what bridgetask sent is what Celery {version('celery')}'s own client sent, "
+            f"{TALLY.templates} kinds of them by templates. "
             f"{len(TALLY.refused)} calls refused by both, {len(TALLY.unroutable)} reached no queue."
         )
