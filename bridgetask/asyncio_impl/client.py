@@ -30,7 +30,7 @@ from .handles import handle_by_id, handle_of_tree, stored_group
 from .map import map_calls
 from .result import AnyResult, AsyncResult, OnCancel
 from .session import Connect, Session
-from .submission import Submission
+from .submission import submission_of
 from .transports.configured import configured_transports, preload
 
 if TYPE_CHECKING:
@@ -400,7 +400,7 @@ class Client:
         return self._on_cancel
 
     def _submit(self, session: Session, call: RecordedCall, on_cancel: OnCancel) -> Any:
-        submission = Submission(self, session, call, on_cancel)
+        submission = submission_of(self, session, call, on_cancel)
         submission.start()
         return submission.handle
 

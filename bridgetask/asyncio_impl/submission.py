@@ -21,7 +21,7 @@ from .session import Session
 if TYPE_CHECKING:
     from .client import Client
 
-__all__ = ["Submission"]
+__all__ = ["Submission", "submission_of"]
 
 #: How many members of a large group are called in one turn of the event loop.
 _PER_TURN = 8
@@ -29,12 +29,20 @@ _PER_TURN = 8
 _AHEAD = 1000
 
 
-class Submission:
-    """One recorded call, from its handle to its last message.
+def submission_of(
+    client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
+) -> Submission:
+    """Return what sends a recorded call.
 
     :param on_cancel: what cancelling the last one who waits does.
     :raises Overloaded: too many messages wait to be sent already.
     """
+    kind = Submission if call.rest is None else _GrowingSubmission
+    return kind(client, session, call, on_cancel)
+
+
+class Submission:
+    """One recorded call, from its handle to its last message."""
 
     def __init__(
         self, client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
@@ -49,29 +57,14 @@ class Submission:
         self._deliveries: dict[str, Delivery] = {}
         self._outgoing: list[tuple[OutgoingMessage, Completion]] = []
         self._to_receive: list[str] = []
-        self._under_way: deque[Completion] = deque()
-        self._stepping = threading.Lock()
-        #: The group whose members are called step by step: the handle itself, or a chord's header.
-        self._growing: GroupResult | None = None
         self._take(call.messages)
         self.handle: AnyResult = self._handle(call.result)
         session.backlog.add(delivery for _, delivery in self._outgoing)
 
     def start(self) -> None:
-        """Send what is recorded so far, and begin to call the rest. Runs on the event loop."""
+        """Send what is recorded so far. Runs on the event loop."""
         self._session.pending.expects_links = self._recorder.links_used
         self._flush()
-        if self._call.rest is not None:
-            self._session.run(self._send_rest())
-
-    def finish(self) -> None:
-        """Call what is left of a large group at once, however long that takes.
-
-        :raises Exception: whatever Celery raises for a member that can't be sent.
-        """
-        while self._step():
-            pass
-        self._session.loop.call_soon_threadsafe(self._flush)
 
     # The messages.
 
@@ -95,8 +88,106 @@ class Submission:
         self._session.expect(to_receive)
         for message, delivery in outgoing:
             self._session.send(message, delivery, receives=bool(to_receive))
-            if self._call.rest is not None:
-                self._under_way.append(delivery)
+
+    # The handles.
+
+    def _handle(self, result: Any, carrier: Delivery | None = None) -> Any:
+        """Return the handle for a result of Celery's, with those of its parents and members.
+
+        :param carrier: the message that the task hangs on where it has none of its own, since a
+            worker will send that.
+        """
+        line = [result]
+        while line[-1].parent is not None:
+            line.append(line[-1].parent)
+        handle: Any = None
+        for each in reversed(line):
+            if is_group_result(each):
+                handle = self._group(each, handle, carrier)
+            else:
+                handle = self._single(each, handle, carrier)
+            carrier = handle._delivery
+        return handle
+
+    def _group(self, result: Any, parent: Any, carrier: Delivery | None) -> GroupResult:
+        joint = JointDelivery(f"{self._call.name}[{result.id}]")
+        group = GroupResult(self._client, self._session, result.id, parent=parent, delivery=joint)
+        group._extend([self._handle(member, carrier) for member in result.results])
+        self._complete(group, result)
+        return group
+
+    def _complete(self, group: GroupResult, result: Any) -> None:
+        """Take note that a group has all members that it has by now."""
+        group._close(None)
+
+    def _single(self, result: Any, parent: Any, carrier: Delivery | None) -> AsyncResult[Any]:
+        call, settings = self._call, self._client._wire.settings.results
+        message = self._messages.get(result.id)
+        ignored = self._recorder.ignores_result(call, result, message)
+        no_result = settings.unavailable
+        if not ignored and not settings.supported:
+            raise InvalidOption("result_backend", str(no_result))
+        if call.reply_elsewhere and settings.redis is None:
+            no_result = "its reply_to is another address than this client's"
+        outcome = self._session.pending.begin(result.id)
+        delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")
+        delivery.carry(outcome)
+        outcome.stamps = message.stamps if message is not None else {}
+        if is_eager_result(result):
+            delivery.complete()
+            outcome.apply(from_eager_result(result))
+        elif not ignored and no_result is None:
+            self._to_receive.append(result.id)
+        name = getattr(result, "task_name", None)
+        if name is None and message is not None:
+            name = message.properties["headers"].get("task", call.name)
+        return AsyncResult(
+            self._client,
+            self._session,
+            outcome,
+            name=name,
+            parent=parent,
+            ignored=ignored,
+            delivery=delivery,
+            no_result=no_result,
+            on_cancel=self._on_cancel,
+        )
+
+
+class _GrowingSubmission(Submission):
+    """A call of a large group, whose members are called step by step."""
+
+    def __init__(self, *args: Any) -> None:
+        self._under_way: deque[Completion] = deque()
+        self._stepping = threading.Lock()
+        #: The group: the handle itself, or a chord's header.
+        self._growing: GroupResult | None = None
+        super().__init__(*args)
+
+    def start(self) -> None:
+        """Send what is recorded so far, and begin to call the rest. Runs on the event loop."""
+        super().start()
+        self._session.run(self._send_rest())
+
+    def finish(self) -> None:
+        """Call what is left at once, however long that takes.
+
+        :raises Exception: whatever Celery raises for a member that can't be sent.
+        """
+        while self._step():
+            pass
+        self._session.loop.call_soon_threadsafe(self._flush)
+
+    def _complete(self, group: GroupResult, result: Any) -> None:
+        if result is self._call.growing:
+            self._growing = group
+            group._finish_building = self.finish
+        else:
+            super()._complete(group, result)
+
+    def _flush(self) -> None:
+        self._under_way.extend(delivery for _, delivery in self._outgoing)
+        super()._flush()
 
     async def _send_rest(self) -> None:
         try:
@@ -142,67 +233,3 @@ class Submission:
             failed.__cause__ = error
             error = failed
         self._growing._close(error)
-
-    # The handles.
-
-    def _handle(self, result: Any, carrier: Delivery | None = None) -> Any:
-        """Return the handle for a result of Celery's, with those of its parents and members.
-
-        :param carrier: the message that the task hangs on where it has none of its own, since a
-            worker will send that.
-        """
-        line = [result]
-        while line[-1].parent is not None:
-            line.append(line[-1].parent)
-        handle: Any = None
-        for each in reversed(line):
-            if is_group_result(each):
-                handle = self._group(each, handle, carrier)
-            else:
-                handle = self._single(each, handle, carrier)
-            carrier = handle._delivery
-        return handle
-
-    def _group(self, result: Any, parent: Any, carrier: Delivery | None) -> GroupResult:
-        joint = JointDelivery(f"{self._call.name}[{result.id}]")
-        group = GroupResult(self._client, self._session, result.id, parent=parent, delivery=joint)
-        group._extend([self._handle(member, carrier) for member in result.results])
-        if result is self._call.growing:
-            self._growing = group
-            group._finish_building = self.finish
-        else:
-            group._close(None)
-        return group
-
-    def _single(self, result: Any, parent: Any, carrier: Delivery | None) -> AsyncResult[Any]:
-        call, settings = self._call, self._client._wire.settings.results
-        message = self._messages.get(result.id)
-        ignored = self._recorder.ignores_result(call, result, message)
-        no_result = settings.unavailable
-        if not ignored and not settings.supported:
-            raise InvalidOption("result_backend", str(no_result))
-        if call.reply_elsewhere and settings.redis is None:
-            no_result = "its reply_to is another address than this client's"
-        outcome = self._session.pending.begin(result.id)
-        delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")
-        delivery.carry(outcome)
-        outcome.stamps = message.stamps if message is not None else {}
-        if is_eager_result(result):
-            delivery.complete()
-            outcome.apply(from_eager_result(result))
-        elif not ignored and no_result is None:
-            self._to_receive.append(result.id)
-        name = getattr(result, "task_name", None)
-        if name is None and message is not None:
-            name = message.properties["headers"].get("task", call.name)
-        return AsyncResult(
-            self._client,
-            self._session,
-            outcome,
-            name=name,
-            parent=parent,
-            ignored=ignored,
-            delivery=delivery,
-            no_result=no_result,
-            on_cancel=self._on_cancel,
-        )

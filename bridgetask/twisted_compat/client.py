@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from ..asyncio_impl.client import Client
 from ..asyncio_impl.handles import handle_by_id
-from ..asyncio_impl.submission import Submission
+from ..asyncio_impl.submission import submission_of
 from ..wire.canvas import group_of
 from ..wire.recorder import RecordedCall, is_signature, is_task
 from .control import DeferredEvents, TwistedControl
@@ -168,7 +168,7 @@ class TwistedCelery:
         session = client._session_on(event_loop.loop)
         on_cancel = client._pop_on_cancel(options)
         call = record(*args, options)
-        submission = Submission(client, session, call, on_cancel)
+        submission = submission_of(client, session, call, on_cancel)
         event_loop.call(submission.start)
         return DeferredTask(submission.handle, event_loop)
 

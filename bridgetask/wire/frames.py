@@ -7,7 +7,7 @@ knows, many times as fast. What is out of the ordinary is left to py-amqp itself
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache, partial
 from struct import Struct
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "METHOD",
     "Method",
     "PropertiesDecoder",
+    "PropertiesTemplate",
     "PublishEncoder",
     "encode_ack",
     "encode_properties",
@@ -104,7 +105,7 @@ class PublishEncoder:
         """
         body = message.body
         address = self._address(message.exchange, message.routing_key, message.mandatory)
-        properties = encode_properties(message.properties)
+        properties = message.encoded_properties or encode_properties(message.properties)
         content = _CONTENT.pack(12 + len(properties), _BASIC, 0, len(body))
         if 0 < len(body) <= self._chunk:
             start, size = _END + self._body, _LONG.pack(len(body))
@@ -155,9 +156,14 @@ def _encoder(kind: str) -> Any:
 
 def _encode_table(table: Mapping[str, Any]) -> bytes:
     """Encode a field table as ``amqp.serialization._write_table`` does."""
-    parts = [b""]
+    encoded = _encode_fields(table.items())
+    return _LONG.pack(len(encoded)) + encoded
+
+
+def _encode_fields(fields: Iterable[tuple[str, Any]]) -> bytes:
+    parts: list[bytes] = []
     add = parts.append
-    for key, value in table.items():
+    for key, value in fields:
         kind = type(value)
         if value is None:
             add(_field(key, b"V"))
@@ -176,8 +182,7 @@ def _encode_table(table: Mapping[str, Any]) -> bytes:
             add(_field(key, b"F\0\0\0\0"))
         else:
             add(_by_py_amqp("F", {key: value})[_LONG.size :])
-    encoded = b"".join(parts)
-    return _LONG.pack(len(encoded)) + encoded
+    return b"".join(parts)
 
 
 #: The time limits of a call that has none.
@@ -195,6 +200,53 @@ _PROPERTIES = [
     ("headers" if name == "application_headers" else name, 1 << 15 - index, _encoder(kind))
     for index, (name, kind) in enumerate(Message.PROPERTIES)
 ]
+
+
+class PropertiesTemplate:
+    """Encodes properties that differ in ``correlation_id`` and some headers alone.
+
+    :param properties: those of one message.
+    :param varying: the headers that differ.
+    """
+
+    def __init__(self, properties: Mapping[str, Any], varying: Container[str]) -> None:
+        headers = properties["headers"]
+        #: For each header that differs: its name; and what comes before it, with its own name and
+        #: type if it is a string, and if it is None.
+        self._differing: list[tuple[str, bytes, bytes, bytes]] = []
+        alike = b""
+        for name, value in headers.items():
+            if name in varying:
+                either = alike + _field(name, b"S"), alike + _field(name, b"V")
+                self._differing.append((name, alike, *either))
+                alike = b""
+            else:
+                alike += _encode_fields([(name, value)])
+        self._rest = alike
+        before, after = encode_properties(properties).split(_encode_table(headers), 1)
+        between, self._after = after.split(_short(properties["correlation_id"]), 1)
+        self._before, self._between = before, between
+
+    def encode(self, headers: Mapping[str, Any], correlation_id: str) -> bytes:
+        """Encode the properties of another message."""
+        fields: list[bytes] = []
+        add = fields.append
+        for name, before, before_string, before_none in self._differing:
+            value = headers[name]
+            if type(value) is str:
+                data = value.encode("utf-8", "surrogatepass")
+                add(before_string)
+                add(_LONG.pack(len(data)))
+                add(data)
+            elif value is None:
+                add(before_none)
+            else:
+                add(before)
+                add(_encode_fields([(name, value)]))
+        add(self._rest)
+        table = b"".join(fields)
+        told = self._before, _LONG.pack(len(table)), table, self._between, _short(correlation_id)
+        return b"".join((*told, self._after))
 
 
 class PropertiesDecoder:

@@ -59,6 +59,8 @@ class OutgoingMessage:
     mandatory: bool = True
     #: The id of the task that the message carries, or None.
     task_id: str | None = None
+    #: ``properties`` as AMQP has them, where that is known already.
+    encoded_properties: bytes | None = field(default=None, compare=False, repr=False)
     #: What Celery would have done after the publish: its signals, in order.
     on_published: list[Callable[[], object]] = field(default_factory=list)
 

@@ -31,6 +31,7 @@ from celery.app.routes import MapRoute, Router
 from kombu import Producer, Queue
 from kombu.utils.uuid import uuid
 
+from .frames import PropertiesTemplate, encode_properties
 from .lesson import Lesson, current_lesson
 from .message import OutgoingMessage
 from .shortcuts import ConfigurationView, plain_repr, plain_repr_serves
@@ -47,6 +48,10 @@ _REMEMBERED = 1024
 _OF_THE_CALL = frozenset(
     {"task_id", "group_id", "group_index", "root_id", "parent_id", "producer", "result_cls"}
 )
+#: The headers that differ from call to call.
+_VARYING = frozenset(
+    {"id", "root_id", "parent_id", "group", "group_index", "argsrepr", "kwargsrepr"}
+)
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 #: Options that count from the moment of the call.
 _TIMES = frozenset({"countdown", "eta", "expires"})
@@ -62,6 +67,7 @@ class _Template:
 
     message: OutgoingMessage
     headers: dict[str, Any]
+    encoder: PropertiesTemplate
     #: What follows ``args`` and ``kwargs`` in the body.
     embedded: dict[str, Any]
     serializer: str | None
@@ -215,6 +221,7 @@ class Templates:
             retry=made.retry,
             timeout=made.timeout,
             task_id=task_id,
+            encoded_properties=template.encoder.encode(headers, task_id),
         )
 
     # Making one.
@@ -260,6 +267,7 @@ class Templates:
         return _Template(
             message,
             {name: value for name, value in headers.items() if name != "compression"},
+            PropertiesTemplate(message.properties, _VARYING),
             embedded=body[2],
             serializer=published.serializer,
             compression=published.compression,
@@ -280,7 +288,12 @@ class Templates:
         made = template.message
         assert made.task_id is not None
         again = self._message(template, made.task_id, args, kwargs, options)
-        return again == made and repr(again) == repr(made)  # in which order counts, too
+        return (
+            again is not None
+            and again == made
+            and repr(again) == repr(made)  # in which order counts, too
+            and again.encoded_properties == encode_properties(made.properties)
+        )
 
     def _is_original(self, name: str) -> bool:
         """Tell whether what makes a message is Celery's and kombu's own code."""
