@@ -63,17 +63,19 @@ async def test_an_exception_ends_the_iteration_or_is_yielded(client: Client) -> 
 
 
 async def test_leaving_early_revokes_what_is_in_flight_if_asked_to(client: Client) -> None:
-    mapped = client.map(tasks.nap, [0.0] + [60.0] * 5, limit=6, on_cancel="revoke")
+    mapped = client.map(tasks.nap, [0.0] + [0.5] * 5, limit=6, on_cancel="revoke")
     async for value in mapped:
         assert value == 0.0
         break
+    pending = client._running_session().pending
+    in_flight = {each.task_id for each in pending if not each.completion.done}
+    assert len(in_flight) == 5
     await mapped.aclose()  # type: ignore[attr-defined]
     # The background revokes are sent before the client closes.
     while client._background:
         await asyncio.wait(client._background)
-    await client.control.revoke(
-        [each.task_id for each in client._running_session().pending], terminate=True
-    )
+    (revoked,) = (await client.control.inspect().revoked()).values()
+    assert in_flight <= set(revoked)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, None])

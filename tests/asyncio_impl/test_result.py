@@ -216,7 +216,7 @@ async def test_a_worker_that_revokes_says_so(client: Client) -> None:
 async def test_cancelling_the_last_who_waits_revokes_if_asked_to(
     client: Client, on_cancel: Any
 ) -> None:
-    handle = client.apply_async(tasks.sleep, (60,), countdown=0.2, on_cancel=on_cancel)
+    handle = client.apply_async(tasks.add, (1, 2), countdown=300, on_cancel=on_cancel)
     first, last = asyncio.create_task(handle.get()), asyncio.create_task(handle.get())
     await handle.sent()
     first.cancel()
