@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from .clients import CLIENTS
 from .goals import figure, goals
 
-__all__ = ["tables", "text", "write"]
+__all__ = ["table", "tables", "text", "write", "write_tables"]
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _DOCUMENT = _PROJECT / "docs" / "performance.md"
@@ -131,7 +131,8 @@ def _columns(found: dict[str, Any]) -> dict[str, tuple[str, Sequence[Column]]]:
     return columns
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], align: str = "---:") -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], align: str = "---:") -> str:
+    """Return a table in Markdown."""
     lines = [titles, ["---", *[align] * (len(titles) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -146,7 +147,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
             if any(cell != "-" for cell in cells):
                 rows.append([client, *cells])
         if rows:
-            made[name] = _table(["", *(column.title for column in columns)], rows)
+            made[name] = table(["", *(column.title for column in columns)], rows)
     made["costs"] = _costs(found)
     profiles = found["settings"].get("replier, rpc", {}).get("profile", {})
     made |= {f"profile, {name}": _profile(each["rows"]) for name, each in profiles.items()}
@@ -164,7 +165,7 @@ def _goals(found: dict[str, Any]) -> str:
         else:
             met = "met" if goal.met(measured) else "**missed**"
             rows.append([goal.title, goal.says, goal.shown(measured), met])
-    return _table(["figure", "goal", "measured", ""], rows, "---")
+    return table(["figure", "goal", "measured", ""], rows, "---")
 
 
 def _machine(found: dict[str, Any]) -> str:
@@ -183,7 +184,7 @@ def _machine(found: dict[str, Any]) -> str:
 
 
 def _clients(found: dict[str, Any]) -> str:
-    return _table(
+    return table(
         ["client", "results from", "waits for confirms", "remarks"],
         [
             [name, ", ".join(each.backends), "yes" if each.confirms else "no", each.remark]
@@ -205,11 +206,11 @@ def _costs(found: dict[str, Any]) -> str:
         cells = [*(_or_dash("{:.1f}", each) for each in calls), _or_dash("{:,.0f}", took)]
         if set(cells) != {"-"}:
             rows.append([name, *cells])
-    return _table(["", "system calls a task, rpc", "the same, redis", "import, ms"], rows)
+    return table(["", "system calls a task, rpc", "the same, redis", "import, ms"], rows)
 
 
 def _profile(rows: Iterable[dict[str, Any]]) -> str:
-    return _table(
+    return table(
         ["function", "calls a task", "own µs a task", "share"],
         [
             [
@@ -225,7 +226,7 @@ def _profile(rows: Iterable[dict[str, Any]]) -> str:
 
 def _packages(profiles: dict[str, Any]) -> str:
     found = {package: None for each in profiles.values() for package in each["packages"]}
-    return _table(
+    return table(
         ["own µs a task", *profiles],
         [
             [package, *(f"{each['packages'].get(package, 0):.1f}" for each in profiles.values())]
@@ -240,19 +241,24 @@ def _or_dash(shown: str, value: float | None) -> str:
 
 def text(found: dict[str, Any]) -> str:
     """Return all tables."""
-    return "\n\n".join(f"## {name}\n\n{table}" for name, table in tables(found).items())
+    return "\n\n".join(f"## {name}\n\n{each}" for name, each in tables(found).items())
 
 
 def write(found: dict[str, Any], path: Path = _DOCUMENT, plots: Path = _PLOTS) -> None:
     """Write the tables into the documentation, between their marks, and draw the plots."""
     from .plots import draw
 
+    write_tables(tables(found), path)
+    draw(found, plots)
+
+
+def write_tables(made: Mapping[str, str], path: Path = _DOCUMENT) -> None:
+    """Write tables into the documentation, between their marks."""
     document = path.read_text()
-    for name, table in tables(found).items():
+    for name, content in made.items():
         begin, end = f"<!-- table: {name} -->", "<!-- end -->"
         pattern = re.escape(begin) + r".*?" + re.escape(end)
         document = re.sub(
-            pattern, lambda _, new=f"{begin}\n{table}\n{end}": new, document, flags=re.S
+            pattern, lambda _, new=f"{begin}\n{content}\n{end}": new, document, flags=re.S
         )
     path.write_text(document)
-    draw(found, plots)

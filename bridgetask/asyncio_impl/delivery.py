@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Callable, Sequence
 
 from ..errors import BridgetaskError
 from .completion import Completion
-from .pending import Outcome
+from .pending import Outcome, PendingResults
 
 __all__ = ["Delivery", "JointDelivery"]
 
@@ -22,18 +21,20 @@ class Delivery(Completion):
         signals.
     """
 
-    __slots__ = ("_name", "_on_published", "_outcomes")
+    __slots__ = ("_carried", "_name", "_on_published", "_registry")
 
     def __init__(self, name: str, on_published: Sequence[Callable[[], object]] = ()) -> None:
         super().__init__()
         self._name = name
         self._on_published = on_published
-        # Weakly: an outcome lives as long as somebody holds a handle of it.
-        self._outcomes: list[weakref.ref[Outcome]] = []
+        # By their ids: an outcome lives as long as somebody holds a handle of it.
+        self._carried: tuple[str, ...] = ()
+        self._registry: PendingResults | None = None
 
     def carry(self, outcome: Outcome) -> None:
         """Let an outcome hang on this."""
-        self._outcomes.append(weakref.ref(outcome))
+        self._carried += (outcome.task_id,)
+        self._registry = outcome.registry
         outcome.delivery = self
 
     def complete(self, error: BaseException | None = None) -> None:
@@ -45,7 +46,13 @@ class Delivery(Completion):
         super().complete(error)
         if not isinstance(error, BridgetaskError):
             return
-        held = [outcome for each in self._outcomes if (outcome := each()) is not None]
+        held = [
+            outcome
+            for task_id in self._carried
+            if self._registry is not None
+            and (outcome := self._registry.get(task_id)) is not None
+            and outcome.delivery is self
+        ]
         for outcome in held:
             outcome.fail(error)
         if not held and not self.awaited:

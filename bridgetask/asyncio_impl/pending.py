@@ -22,28 +22,31 @@ logger: logging.Logger = logging.getLogger(__name__)
 _HISTORY = 256
 
 
-class Outcome:
-    """What is known of one task: its states so far, and who waits for the result."""
+class Outcome(Completion):
+    """What is known of one task: its states so far, and who waits for the result.
+
+    It is done when the result is there, or failed with the reason why there is none. The task's own
+    error is a result.
+
+    :param registry: where it can be found by its id.
+    """
 
     __slots__ = (
-        "__weakref__",
-        "_held",
         "_subscribers",
         "children",
-        "completion",
         "delivery",
         "history",
+        "registry",
         "stamps",
         "task_id",
     )
 
-    def __init__(self, task_id: str, held: dict[Outcome, int]) -> None:
+    def __init__(self, task_id: str, registry: PendingResults) -> None:
+        super().__init__()
         self.task_id: str = task_id
-        self._held = held
+        self.registry: PendingResults = registry
         #: The latest updates, oldest first.
         self.history: list[TaskUpdate] | None = None
-        #: The result. Its error is the reason why there is none, not the task's own.
-        self.completion: Completion = Completion()
         #: Whether the broker has the task's message; None for a task sent elsewhere.
         self.delivery: Completion | None = None
         #: What the task is stamped with, as far as this client has sent it.
@@ -68,20 +71,21 @@ class Outcome:
 
         :raises BridgetaskError: the reason why there is none.
         """
-        awaited = completion or self.completion
-        if not awaited.done:
+        awaited = completion or self
+        held = self.registry.held
+        while not awaited.done:  # it may be opened again before we get our turn
             waiter = awaited.enter()
             # asyncio does not hold the tasks it runs. Without this, one that waits and that nobody
             # holds, as in a dropped Deferred with callbacks, would be collected with what it waits
             # for.
-            self._held[self] = self._held.get(self, 0) + 1
+            held[self] = held.get(self, 0) + 1
             try:
                 await waiter
             finally:
                 awaited.leave(waiter)
-                self._held[self] -= 1
-                if not self._held[self]:
-                    del self._held[self]
+                held[self] -= 1
+                if not held[self]:
+                    del held[self]
         if awaited.error is not None:
             if self.delivery is not None and self.delivery.error is awaited.error:
                 self.delivery.raised = True
@@ -91,8 +95,7 @@ class Outcome:
         """Take an update. Whatever follows a final one is a repetition, and ignored."""
         if self.final is not None:
             return
-        error = self.completion.error
-        if self.completion.done and not isinstance(error, (BackendError, Unconfirmed)):
+        if self.done and not isinstance(self.error, (BackendError, Unconfirmed)):
             return  # settled here: forgotten, revoked, or closed
         if self.history is None:
             self.history = [update]
@@ -104,13 +107,13 @@ class Outcome:
         for subscriber in self._subscribers or ():
             subscriber.push(update)
         if update.final:
-            self.completion.complete()
+            self.complete()
 
     def fail(self, error: BridgetaskError) -> None:
         """Give up on the result. Does nothing if it is there, or was given up on already."""
-        if self.completion.done:
+        if self.done:
             return
-        self.completion.complete(error)
+        self.complete(error)
         for subscriber in self._subscribers or ():
             subscriber.push(None)
 
@@ -118,12 +121,12 @@ class Outcome:
         """Drop what is known. Whoever waits, or asks from now on, gets the error."""
         self.history = None
         self.fail(error)
-        self.completion.error = error
+        self.error = error
 
     def reopen(self) -> None:
         """Wait again for a result that was given up on because its backend could not be asked."""
-        if isinstance(self.completion.error, BackendError):
-            self.completion = Completion()
+        if isinstance(self.error, BackendError):
+            self.done, self.error = False, None
 
     def subscribe(self) -> Updates:
         """Return an iterator over the updates, those that are known already included."""
@@ -147,7 +150,7 @@ class Updates(AsyncIterator[TaskUpdate]):
         self._queue: deque[TaskUpdate | None] = deque(outcome.history or ())
         self._wakeup: Completion | None = None
         self._ended = False
-        if outcome.completion.done and outcome.final is None:
+        if outcome.done and outcome.final is None:
             self._queue.append(None)
 
     def push(self, update: TaskUpdate | None) -> None:
@@ -176,7 +179,7 @@ class PendingResults:
     def __init__(self) -> None:
         self._outcomes: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
         #: How many wait for an outcome. This holds it, and with it those who wait.
-        self._held: dict[Outcome, int] = {}
+        self.held: dict[Outcome, int] = {}
         #: Whether linked tasks may report. Up to Celery 5.5 they do not say who called them.
         self.expects_links: bool = False
         #: Updates of tasks that other tasks called, and that nobody has asked for yet.
@@ -192,18 +195,18 @@ class PendingResults:
     @property
     def unfinished(self) -> int:
         """How many results are still to come."""
-        return sum(not outcome.completion.done for outcome in self)
+        return sum(not outcome.done for outcome in self)
 
     @property
     def awaited(self) -> int:
         """How many results are still to come, and waited for at this moment."""
-        return sum(outcome.completion.awaited for outcome in self)
+        return sum(outcome.awaited for outcome in self)
 
     def register(self, task_id: str) -> Outcome:
         """Return the outcome of a task, the same one for the same id."""
         outcome = self._outcomes.get(task_id)
         if outcome is None:
-            outcome = self._outcomes[task_id] = Outcome(task_id, self._held)
+            outcome = self._outcomes[task_id] = Outcome(task_id, self)
             for update in self._early.take(task_id):
                 outcome.apply(update)
         return outcome
@@ -215,7 +218,7 @@ class PendingResults:
         failed may be sent again.
         """
         outcome = self._outcomes.get(task_id)
-        if outcome is not None and outcome.completion.done:
+        if outcome is not None and outcome.done:
             del self._outcomes[task_id]
         return self.register(task_id)
 

@@ -144,7 +144,7 @@ class AsyncResult(TaskState, Generic[R]):
             async for update in call.updates():
                 print(update.state, update.result)
         """
-        if not self._outcome.completion.done:
+        if not self._outcome.done:
             self._check_result_can_come()
             if self._outcome.delivery is None:
                 self._session.loop.call_soon_threadsafe(self._expect)  # of Twisted's threads
@@ -258,7 +258,7 @@ class AsyncResult(TaskState, Generic[R]):
         """Return what is to be awaited before :meth:`_value` can be had."""
         if self.ignored:
             return self.sent()
-        if not self._outcome.completion.done:
+        if not self._outcome.done:
             self._check_result_can_come()
             self._session.check_loop()
         return self._outcome.wait() if self._session.store is None else self._wait_stored()
@@ -305,7 +305,7 @@ class AsyncResult(TaskState, Generic[R]):
 
     def _expect(self) -> None:
         """Get ready for what a task reports that was sent elsewhere."""
-        if self._outcome.delivery is None and not self._outcome.completion.done:
+        if self._outcome.delivery is None and not self._outcome.done:
             self._session.expect((self.id,))
 
     def _raise_parent_error(self) -> None:
@@ -329,14 +329,14 @@ class AsyncResult(TaskState, Generic[R]):
         """Whether there is nothing to wait for any more."""
         if self.ignored:
             return self._delivery is None or self._delivery.done
-        return self._outcome.completion.done
+        return self._outcome.done
 
     def _when_done(self, callback: Callable[[], object]) -> None:
         """Call back once there is nothing to wait for any more."""
         if self.ignored and self._delivery is not None:
             self._delivery.then(callback)
         else:
-            self._outcome.completion.then(callback)
+            self._outcome.then(callback)
 
     async def _hold(self, completion: Completion) -> None:
         """Wait for something, and see to it that whoever waits is not collected meanwhile."""
@@ -344,8 +344,8 @@ class AsyncResult(TaskState, Generic[R]):
 
     def _abandoned(self) -> None:
         """Revoke the task where the last one who waited was cancelled, if that was asked for."""
-        completion = self._outcome.completion
-        if self._on_cancel is not None and not completion.done and not completion.awaited:
+        outcome = self._outcome
+        if self._on_cancel is not None and not outcome.done and not outcome.awaited:
             self._client._revoke_in_background(self.id, terminate=self._on_cancel == "terminate")
 
     def _child(self, encoded: Any) -> AnyResult:

@@ -191,8 +191,8 @@ class Session:
 
         :raises BackendError: results can't be received.
         """
-        given_up = isinstance(outcome.completion.error, BackendError)
-        if self.store is None or (outcome.completion.done and not given_up):
+        given_up = isinstance(outcome.error, BackendError)
+        if self.store is None or (outcome.done and not given_up):
             return
         if outcome.delivery is None or given_up:
             outcome.reopen()

@@ -354,4 +354,4 @@ async def test_nothing_is_left_of_groups_that_nobody_holds(client: Client) -> No
     del called
     gc.collect()
     assert len(session.pending) == 0
-    assert not session.pending._held
+    assert not session.pending.held

@@ -68,7 +68,7 @@ async def test_leaving_early_revokes_what_is_in_flight_if_asked_to(client: Clien
         assert value == 0.0
         break
     pending = client._running_session().pending
-    in_flight = {each.task_id for each in pending if not each.completion.done}
+    in_flight = {each.task_id for each in pending if not each.done}
     assert len(in_flight) == 5
     await mapped.aclose()  # type: ignore[attr-defined]
     # The background revokes are sent before the client closes.

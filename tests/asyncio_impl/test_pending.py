@@ -121,7 +121,7 @@ def test_after_a_final_update_nothing_changes() -> None:
     results.fail_all(ClientClosed("x"))
     assert outcome.final is not None
     assert outcome.final.result == 1
-    assert outcome.completion.error is None
+    assert outcome.error is None
 
 
 def test_what_was_settled_here_stays_so() -> None:

@@ -208,7 +208,7 @@ async def test_cancelling_a_close_at_every_point_leaves_nothing(
             client.send_task(ADD, (1, 1))
         for handle in handles:  # it is settled, one way or the other
             await asyncio.wait([asyncio.ensure_future(handle.get())], timeout=1)
-            assert handle._outcome.completion.done
+            assert handle._outcome.done
         proxy.heal()
         return reached
 

@@ -119,12 +119,12 @@ class Waiting:
     def check(self) -> None:
         """Nothing that names other tasks has touched the last one, or run any code."""
         for outcome in self.outcomes:
-            update, error = outcome.final, outcome.completion.error
+            update, error = outcome.final, outcome.error
             assert error is None or isinstance(error, BridgetaskError)
             if update is not None:
                 check_update(update)
         assert not self.outcomes[2].history
-        assert not self.outcomes[2].completion.done
+        assert not self.outcomes[2].done
         assert not inputs.executed
         early: EarlyUpdates = self.pending._early
         assert early._size >= 0

@@ -101,7 +101,7 @@ class Watches:
         return [
             watch
             for watch in self._watches.values()
-            if (outcome := watch()) is not None and not outcome.completion.done
+            if (outcome := watch()) is not None and not outcome.done
         ]
 
     def give_up(self, error: BridgetaskError) -> None:

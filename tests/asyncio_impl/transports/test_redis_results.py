@@ -352,6 +352,7 @@ class TestTrouble:
                 redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
                 await report(celery, *ids, result=start)
             assert await asyncio.wait_for(waiting, 30) == [n // 250 * 250 for n in range(1000)]
+            await client.send_task("t").sent()  # else nothing need be subscribed to by now
             assert redis_server.clients("pubsub") == 1
 
     async def test_a_subscription_that_is_lost_again_during_recovery_is_made_again(

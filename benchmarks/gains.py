@@ -1,0 +1,158 @@
+"""What each optimisation of the hot path gains: bursts and sends, with each of them undone alone.
+
+``python -m benchmarks.gains --document`` writes the table of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from . import document
+from .clients import CLIENTS
+from .harness import broker, medians, replier, rounds
+
+__all__ = ["UNDO", "undo"]
+
+_PREFIX = "bridgetask, without "
+_WORKLOADS = [
+    ("burst", {"count": 3000, "window": 1000}),
+    ("send", {"count": 3000, "window": 1000}),
+]
+
+
+def undo(what: str) -> None:
+    """Undo an optimisation in this process."""
+    UNDO[what]()
+
+
+def _templates() -> None:
+    from bridgetask.wire.templates import Templates
+
+    Templates._key = lambda *_: None  # type: ignore[method-assign, assignment]
+
+
+def _encoded_properties() -> None:
+    from bridgetask.wire.frames import PropertiesTemplate
+
+    PropertiesTemplate.encode = lambda *_: None  # type: ignore[method-assign, assignment]
+
+
+def _settings() -> None:
+    from bridgetask.wire.shortcuts import ConfigurationView
+
+    ConfigurationView._get = (  # type: ignore[method-assign]
+        lambda self, name: getattr(self._app.conf, name)
+    )
+
+
+def _plain_repr() -> None:
+    from celery.utils.saferepr import saferepr
+
+    from bridgetask.wire import appview, templates
+
+    templates.plain_repr = saferepr  # type: ignore[attr-defined]
+    appview.plain_repr = saferepr  # type: ignore[attr-defined]
+
+
+def _one_write() -> None:
+    from bridgetask.asyncio_impl.transports.amqp_direct import DirectPublisher
+
+    publish = DirectPublisher.publish
+
+    def publish_at_once(self: DirectPublisher, sending: Any) -> None:
+        publish(self, sending)
+        self.flush()
+
+    DirectPublisher.publish = publish_at_once  # type: ignore[method-assign]
+
+
+def _one_acknowledgement() -> None:
+    from bridgetask.asyncio_impl.transports.amqp_direct import DirectDeliveries
+
+    hand_over = DirectDeliveries._hand_over
+
+    def hand_over_and_acknowledge(self: DirectDeliveries, body: bytes) -> None:
+        self._call_soon, call_soon = (lambda _: None), self._call_soon  # type: ignore[assignment]
+        hand_over(self, body)
+        self._call_soon = call_soon
+        self._acknowledge()
+
+    DirectDeliveries._hand_over = hand_over_and_acknowledge  # type: ignore[method-assign]
+
+
+def _known_properties() -> None:
+    from bridgetask.wire import frames
+
+    frames._LONGEST_KNOWN = -1
+
+
+def _no_task_a_result() -> None:
+    from bridgetask.asyncio_impl.decoding import Decoding
+
+    take = Decoding.take
+
+    async def take_later(*args: Any, **options: Any) -> None:
+        take(*args, **options)
+
+    def take_in_a_task(self: Decoding, *args: Any, **options: Any) -> None:
+        task = self._loop.create_task(take_later(self, *args, **options))
+        _TASKS.add(task)
+        task.add_done_callback(_TASKS.discard)
+
+    Decoding.take = take_in_a_task  # type: ignore[method-assign]
+
+
+_TASKS: set[asyncio.Task[None]] = set()
+
+#: What can be undone. Undoing what only counts within another one leaves that one in place.
+UNDO: dict[str, Callable[[], None]] = {
+    "templates of messages": _templates,
+    "properties encoded by a template": _encoded_properties,
+    "a shorter way to settings": _settings,
+    "a shorter way to show arguments": _plain_repr,
+    "all messages of a turn in one write": _one_write,
+    "one acknowledgement a turn": _one_acknowledgement,
+    "results' properties remembered": _known_properties,
+    "results decoded without a task each": _no_task_a_result,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--document", action="store_true", help="write the documentation's table")
+    arguments = parser.parse_args()
+    whole, plain = "bridgetask", "bridgetask, plain aio-pika"
+    CLIENTS.update(
+        {
+            _PREFIX + what: CLIENTS[whole].with_environment(BRIDGETASK_BENCHMARKS_UNDO=what)
+            for what in UNDO
+        }
+    )
+    names = [whole, *(name for name in CLIENTS if name.startswith(_PREFIX)), plain]
+    with broker() as url, replier(url):
+        found = rounds(names, url, _WORKLOADS, arguments.rounds)
+    cpu = {
+        name: [medians(found[name][workload])["cpu_us"] for workload, _ in _WORKLOADS]
+        for name in names
+    }
+    rows = []
+    for name in names:
+        what = "messages past aiormq" if name == plain else name.removeprefix(_PREFIX)
+        cells = [what if name != whole else "*all of them in place*"]
+        for without, base in zip(cpu[name], cpu[whole], strict=True):
+            gain = f" ({1 - base / without:.0%})" if name != whole else ""
+            cells.append(f"{without:.1f}{gain}")
+        rows.append(cells)
+    titles = ["without", "burst: CPU µs a task (gain)", "sends: CPU µs (gain)"]
+    table = document.table(titles, rows)
+    print(table)
+    if arguments.document:
+        document.write_tables({"gains": table})
+
+
+if __name__ == "__main__":
+    main()
