@@ -35,9 +35,15 @@ def _templates() -> None:
 
 
 def _encoded_properties() -> None:
-    from bridgetask.wire.frames import PropertiesTemplate
+    from bridgetask.wire.frames import PublishEncoder
 
-    PropertiesTemplate.encode = lambda *_: None  # type: ignore[method-assign, assignment]
+    encode = PublishEncoder.encode
+
+    def encode_anew(self: PublishEncoder, message: Any) -> list[bytes]:
+        message.encoded_properties = None
+        return encode(self, message)
+
+    PublishEncoder.encode = encode_anew  # type: ignore[method-assign]
 
 
 def _settings() -> None:
