@@ -105,7 +105,10 @@ def bind(signature: dict[str, Any], view: Celery, *, lazily: bool = False) -> Si
     if isinstance(signature, _chain):
         bound._use_link = signature._use_link
         bound._frozen = None
-    if isinstance(signature, (_chain, group)):
+    if isinstance(signature, group) and lazily:
+        # No list: who calls many members goes through them once, and need not hold them all.
+        kwargs["tasks"] = (bind(each, view) for each in signature.tasks)
+    elif isinstance(signature, (_chain, group)):
         kwargs["tasks"] = _bind_all(signature.tasks, view, lazily)
     elif isinstance(signature, _chord):
         kwargs["header"] = _bind_all(signature.tasks, view, lazily)
@@ -132,7 +135,9 @@ def _copied(options: Any, copies: dict[int, Any]) -> Any:
 
 def _bind_all(signatures: Any, view: Celery, lazily: bool) -> Any:
     if isinstance(signatures, dict):  # a chord's header that is a group
-        return bind(signatures, view, lazily=lazily)
+        header: Any = bind(signatures, view, lazily=lazily)
+        header.tasks = regen(header.tasks)  # Celery counts it first
+        return header
     bound = (bind(each, view) for each in signatures)
     if type(signatures) in {list, tuple} and not lazily:
         return type(signatures)(bound)
@@ -179,8 +184,8 @@ def apply_in_steps(
 ) -> tuple[Any, SentGroup, Iterator[SentResult]]:
     """Follow a large signature's ``apply_async``, but for the pace.
 
-    :returns: the result of the call; that of the group, whose list of results grows with the
-        steps; and the steps, each of which calls one member.
+    :returns: the result of the call; that of the group, which has the members that were called
+        first; and the steps, each of which calls one member and returns its result.
     """
     if not isinstance(signature, _chord):
         sent, steps = _apply_group(signature, args, kwargs, options)
@@ -223,11 +228,14 @@ def _apply_group(
     sent = app.GroupResult(group_id, results)
 
     def steps(applied: Iterable[SentResult]) -> Iterator[SentResult]:
+        parent = app.current_worker_task
         for result in applied:
+            if len(results) == AT_ONCE and not parent:
+                results.clear()  # they have their handles by now
             results.append(result)
             yield result
-        if app.current_worker_task:
-            app.current_worker_task.add_trail(sent)
+        if parent:
+            parent.add_trail(sent)
 
     options |= {"args": args or (), "kwargs": kwargs or {}}
     return sent, steps(members._apply_tasks(tasks, None, app, None, **options))
