@@ -32,21 +32,23 @@ class Outcome(Completion):
     """
 
     __slots__ = (
+        "_earlier",
         "_subscribers",
         "children",
         "delivery",
-        "history",
         "registry",
         "stamps",
         "task_id",
+        "update",
     )
 
     def __init__(self, task_id: str, registry: PendingResults) -> None:
         super().__init__()
         self.task_id: str = task_id
         self.registry: PendingResults = registry
-        #: The latest updates, oldest first.
-        self.history: list[TaskUpdate] | None = None
+        #: The latest state that was reported, or None.
+        self.update: TaskUpdate | None = None
+        self._earlier: list[TaskUpdate] | None = None
         #: Whether the broker has the task's message; None for a task sent elsewhere.
         self.delivery: Completion | None = None
         #: What the task is stamped with, as far as this client has sent it.
@@ -56,9 +58,9 @@ class Outcome(Completion):
         self._subscribers: WeakSet[Updates] | None = None
 
     @property
-    def update(self) -> TaskUpdate | None:
-        """The latest state that was reported, or None."""
-        return self.history[-1] if self.history else None
+    def history(self) -> list[TaskUpdate]:
+        """The latest updates, oldest first."""
+        return [] if self.update is None else [*(self._earlier or ()), self.update]
 
     @property
     def final(self) -> TaskUpdate | None:
@@ -97,11 +99,12 @@ class Outcome(Completion):
             return
         if self.done and not isinstance(self.error, (BackendError, Unconfirmed)):
             return  # settled here: forgotten, revoked, or closed
-        if self.history is None:
-            self.history = [update]
-        else:
-            self.history.append(update)
-            del self.history[:-_HISTORY]
+        if self.update is not None:
+            if self._earlier is None:
+                self._earlier = []
+            self._earlier.append(self.update)
+            del self._earlier[: 1 - _HISTORY]
+        self.update = update
         if self.delivery is not None and (not self.delivery.done or self.delivery.error):
             self.delivery.complete()  # a worker has it, whatever became of the confirm
         for subscriber in self._subscribers or ():
@@ -119,7 +122,7 @@ class Outcome(Completion):
 
     def forget(self, error: BridgetaskError) -> None:
         """Drop what is known. Whoever waits, or asks from now on, gets the error."""
-        self.history = None
+        self.update = self._earlier = None
         self.fail(error)
         self.error = error
 
@@ -147,7 +150,7 @@ class Updates(AsyncIterator[TaskUpdate]):
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self._queue: deque[TaskUpdate | None] = deque(outcome.history or ())
+        self._queue: deque[TaskUpdate | None] = deque(outcome.history)
         self._wakeup: Completion | None = None
         self._ended = False
         if outcome.done and outcome.final is None:

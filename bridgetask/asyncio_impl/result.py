@@ -298,7 +298,7 @@ class AsyncResult(TaskState, Generic[R]):
         return cast("R", final.result)
 
     def _check_result_can_come(self) -> None:
-        if self._no_result is not None and not self._done and not self._outcome.history:
+        if self._no_result is not None and not self._done and self._outcome.update is None:
             raise ResultUnavailable(
                 f"task {self.id} has no result here: {self._no_result}", task_id=self.id
             )

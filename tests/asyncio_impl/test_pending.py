@@ -33,7 +33,7 @@ def test_results_of_linked_tasks_may_come_in_any_order() -> None:
     child, grandchild = results.register("child"), results.register("grandchild")
     assert child.final is not None
     assert child.final.result == 2
-    assert [each.state for each in grandchild.history or ()] == ["STARTED", "SUCCESS"]
+    assert [each.state for each in grandchild.history] == ["STARTED", "SUCCESS"]
     assert not results._early
 
 
@@ -64,7 +64,7 @@ def test_updates_of_one_task_that_nobody_asks_for_are_kept_within_bounds() -> No
     results = PendingResults()
     for number in range(early._UPDATES + 10):
         results.deliver(TaskUpdate("t", "PROGRESS", number, parent_id="p"))
-    assert len(results.register("t").history or ()) == early._UPDATES
+    assert len(results.register("t").history) == early._UPDATES
     for _ in range(10):
         results.deliver(TaskUpdate("ended", "SUCCESS", parent_id="p"))
     assert len(results._early._kept["ended"]) == 1

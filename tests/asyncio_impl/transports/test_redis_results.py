@@ -197,7 +197,6 @@ class TestStored:
                 update = await handle.refresh()
                 assert update is not None
                 assert update.state == "PROGRESS"
-            assert handle._outcome.history is not None
             assert len(handle._outcome.history) == 1
             await report(celery, task_id, result=5)
             await handle.refresh()
