@@ -53,7 +53,7 @@ async def test_ten_thousand_tasks_each_get_their_own_answer(app: Celery) -> None
         await asyncio.wait_for(session._sender.drain(), 10)  # a result may precede a confirm
         gc.collect()
         assert len(session.pending) == 0
-        assert not session.pending._held
+        assert not session.pending.held
         assert session._sender.queued == 0
         assert not session._sender._queue
         async with asyncio.timeout(10):  # confirms of what was answered before them

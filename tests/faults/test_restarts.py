@@ -119,7 +119,7 @@ async def test_mode_9_an_alarm_fails_sends_in_time_and_lets_results_through(
             await call.sent()
     stuck = [await blocked(each, queue) for each in callers(node.url())]
     closing = time.monotonic()
-    assert closing - began < 4 + 4
+    assert closing - began < 4 + 10
     await asyncio.gather(*(calls.close() for calls in opened))
     assert time.monotonic() - closing < 5
 

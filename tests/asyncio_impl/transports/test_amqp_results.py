@@ -177,4 +177,8 @@ async def test_a_deleted_reply_queue_is_declared_and_consumed_again(
         assert not handle.ready()
         assert await handle.get(timeout=20) == "x"
         await asyncio.to_thread(rabbitmq.delete_queue, client._reply_to)
+        session: Any = client._session
+        async with asyncio.timeout(10):  # else the result may come before that is noticed
+            while session._results.ready:
+                await asyncio.sleep(0.01)
         assert await client.delay(tasks.add, 1, 1).get(timeout=10) == 2
