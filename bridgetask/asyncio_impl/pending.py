@@ -105,8 +105,11 @@ class Outcome(Completion):
             self._earlier.append(self.update)
             del self._earlier[: 1 - _HISTORY]
         self.update = update
-        if self.delivery is not None and (not self.delivery.done or self.delivery.error):
-            self.delivery.complete()  # a worker has it, whatever became of the confirm
+        delivery = self.delivery
+        # A worker has it, whatever became of the confirm; unless this is what Redis kept of a task
+        # that had the same id.
+        if delivery is not None and delivery.left and (not delivery.done or delivery.error):
+            delivery.complete()
         for subscriber in self._subscribers or ():
             subscriber.push(update)
         if update.final:

@@ -173,6 +173,7 @@ class AmqpSender:
 
     def _publish(self, publisher: Publisher, sending: Sending) -> None:
         sending.unanswered += 1
+        sending.delivery.left = True
         self._in_flight.add(sending)
         try:
             publisher.publish(sending)

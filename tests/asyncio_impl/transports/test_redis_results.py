@@ -334,6 +334,28 @@ class TestStored:
             assert len(session._results._watches) == 0
 
 
+async def test_a_task_under_the_id_of_an_earlier_one_is_sent_though_its_result_is_there(
+    store_app: AppFactory,
+) -> None:
+    """As Celery does, which gives that result, too: a signature that is frozen may be applied
+    again."""
+    celery, task_id = store_app(), str(uuid4())
+    queue = f"again-{task_id}"
+    await report(celery, task_id, result=1)
+
+    def length() -> int:
+        with celery.connection_for_write() as connection:
+            count: int = connection.default_channel.queue_declare(queue, passive=True).message_count
+            connection.default_channel.queue_delete(queue)
+            return count
+
+    async with Client(celery) as client:
+        call = client.send_task("t", task_id=task_id, queue=queue)
+        assert await call.get(timeout=20) == 1
+        await call.sent()
+    assert await asyncio.to_thread(length) == 1
+
+
 class TestTrouble:
     """With a connection, or a server, that goes away."""
 
