@@ -191,19 +191,24 @@ class _GrowingSubmission(Submission):
 
     async def _send_rest(self) -> None:
         try:
+            await self._wait_for_those_under_way()
             while self._step():
                 self._flush()
                 await asyncio.sleep(0)
-                while len(self._under_way) > _AHEAD:
-                    oldest = self._under_way.popleft()
-                    settled = Completion()
-                    oldest.then(settled.complete)
-                    await settled.wait()
+                await self._wait_for_those_under_way()
         except asyncio.CancelledError:
             self._close_group(ClientClosed("the client was closed before all members were sent"))
             raise
         except Exception:  # the handle has it
             self._flush()
+
+    async def _wait_for_those_under_way(self) -> None:
+        """Return once so few messages are under way that more members may be called."""
+        while len(self._under_way) > (0 if self._call.slow else _AHEAD):
+            oldest = self._under_way.popleft()
+            settled = Completion()
+            oldest.then(settled.complete)
+            await settled.wait()
 
     def _step(self) -> bool:
         """Call some more members of a large group; return whether there may be others."""

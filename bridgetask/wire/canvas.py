@@ -136,12 +136,23 @@ def _copied(options: Any, copies: dict[int, Any]) -> Any:
 def _bind_all(signatures: Any, view: Celery, lazily: bool) -> Any:
     if isinstance(signatures, dict):  # a chord's header that is a group
         header: Any = bind(signatures, view, lazily=lazily)
-        header.tasks = regen(header.tasks)  # Celery counts it first
+        if lazily:
+            header.tasks = _regen_begun(header.tasks)  # Celery counts it first
         return header
     bound = (bind(each, view) for each in signatures)
     if type(signatures) in {list, tuple} and not lazily:
         return type(signatures)(bound)
-    return regen(bound)  # as lazy as it was
+    return _regen_begun(bound) if lazily else regen(bound)  # as lazy as it was
+
+
+def _regen_begun(signatures: Iterable[Any]) -> Any:
+    """Return what makes signatures as they are asked for, and can be gone through again.
+
+    Celery's looks ahead, but not where it was asked before. The one that this replaces was.
+    """
+    made = regen(signatures)
+    bool(made)
+    return made
 
 
 def group_of(members: Iterable[Signature[Any]]) -> Signature[Any]:
@@ -157,7 +168,8 @@ def is_group_result(result: object) -> bool:
 def is_large(signature: Signature[Any]) -> bool:
     """Tell whether this is better called in steps: a group, something like it, or a chord.
 
-    A generator is evaluated no further than that takes.
+    So is a generator, of which only the first member is made for that: nobody knows how many
+    follow, nor how long each takes to make.
     """
     if isinstance(signature, chunks):
         return True
@@ -173,7 +185,8 @@ def is_large(signature: Signature[Any]) -> bool:
 
 
 def _are_many(signatures: Iterable[Any]) -> bool:
-    return len(list(islice(iter(signatures), AT_ONCE + 1))) > AT_ONCE
+    most = AT_ONCE if getattr(signatures, "_regen__done", True) else 0
+    return len(list(islice(iter(signatures), most + 1))) > most
 
 
 def apply_in_steps(

@@ -8,6 +8,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 from celery import Task
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .templates import Templates
 
 __all__ = ["RecordedCall", "Recorder", "is_signature", "is_task"]
+
+#: Seconds that members of a large group may take before those made so far are sent.
+_LONG = 0.05
 
 
 def is_task(candidate: object) -> bool:
@@ -57,6 +61,8 @@ class RecordedCall:
     growing: Any = None
     #: Those members that are still to be called, with these options.
     rest: Iterator[SentResult] | None = None
+    #: Whether those take long to make, so that each should be sent before the next one is made.
+    slow: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -116,13 +122,20 @@ class Recorder:
     def record_more(self, call: RecordedCall, members: int) -> tuple[list[Any], list[Any]]:
         """Record the next members of a large group: their results, and their messages.
 
-        There are no more where there are no results.
+        There are no more where there are no results. There are less than asked for where it takes
+        long to make them.
 
         :raises InvalidOption: naming what can't be used.
         :raises Exception: whatever else Celery raises for a member that can't be sent.
         """
+        results: list[Any] = []
+        until = monotonic() + _LONG
         with _Recording(self._recording, call.options) as recording:
-            results = list(islice(call.rest or (), members))
+            for result in islice(call.rest or (), members):
+                results.append(result)
+                call.slow = monotonic() > until
+                if call.slow:
+                    break
         return results, recording.messages
 
     def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
@@ -173,7 +186,9 @@ class Recorder:
             result, growing, rest = apply_in_steps(signature, args, kwargs, dict(options))
         call = self._recorded(signature.name, result, [], options)
         call.growing, call.rest, call.options = growing, rest, options
-        _, call.messages = self.record_more(call, AT_ONCE)
+        results, call.messages = self.record_more(call, AT_ONCE)
+        if len(results) < AT_ONCE and not call.slow:  # those were all
+            call.growing = call.rest = None
         return call
 
     def _recorded(

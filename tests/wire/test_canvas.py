@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord, group
 
-from bridgetask.wire import canvas
+from bridgetask.wire import canvas, recorder
 from bridgetask.wire.message import OutgoingMessage
 from bridgetask.wire.recorder import RecordedCall, Recorder
 
@@ -57,12 +57,12 @@ AT_ONCE: dict[str, Callable[[Celery], Any]] = {
 def record(make: Callable[[Celery], Any]) -> tuple[RecordedCall, list[OutgoingMessage]]:
     """Record a call, the steps of a large one included: as many as it has members."""
     app = Celery("x", broker="memory://", backend="redis://127.0.0.1:1", set_as_current=False)
-    recorder = Recorder(app, "here", backend="redis")
-    call = recorder.apply_async(make(app), ("more",), {}, {"expires": None})
+    records = Recorder(app, "here", backend="redis")
+    call = records.apply_async(make(app), ("more",), {}, {"expires": None})
     messages = call.messages
     called = 0 if call.rest is None else len(call.growing.results)
     while call.rest is not None:
-        results, more = recorder.record_more(call, 7)
+        results, more = records.record_more(call, 7)
         if not results:
             assert called == SIZE
             break
@@ -91,7 +91,8 @@ def test_a_large_call_says_in_steps_what_it_says_at_once(
     call, in_steps = record(LARGE[name])
     assert call.rest is not None
     assert len(in_steps) == SIZE
-    monkeypatch.setattr(canvas, "AT_ONCE", 10 * SIZE)
+    for module in (canvas, recorder):
+        monkeypatch.setattr(module, "AT_ONCE", 10 * SIZE)
     call, at_once = record(LARGE[name])
     assert call.rest is None
     assert shown(in_steps) == shown(at_once)
