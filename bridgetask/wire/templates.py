@@ -5,11 +5,10 @@ answers that it got before. So what a call came to is kept, with all that it dep
 that is as it was, the next call of the same name and options takes what the last one came to.
 kombu serialises and compresses the arguments as ever.
 
-Whatever is out of the ordinary goes Celery's way: arguments that take a ``saferepr`` to be shown,
-options that are no plain values, dates, links, stamps, chords, task protocol 1, calls inside of
-tasks, receivers of signals, routers that are code, ``task-sent`` events, and methods of Celery's
-or kombu's that somebody has replaced. A template is made of the second call of its kind, and only
-if it reproduces that very message.
+Whatever is out of the ordinary goes Celery's way: options that are no plain values, dates, links,
+stamps, chords, task protocol 1, calls inside of tasks, receivers of signals, routers that are code,
+``task-sent`` events, and methods of Celery's or kombu's that somebody has replaced. A template is
+made of the second call of its kind, and only if it reproduces that very message.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from celery import Celery, signals
 from celery._state import _task_stack
 from celery.app.amqp import AMQP
 from celery.app.routes import MapRoute, Router
+from celery.utils.saferepr import saferepr
 from kombu import Producer, Queue
 from kombu.utils.uuid import uuid
 
@@ -52,6 +52,7 @@ _OF_THE_CALL = frozenset(
 _VARYING = frozenset(
     {"id", "root_id", "parent_id", "group", "group_index", "argsrepr", "kwargsrepr"}
 )
+_LEVELS = "task_repr_maxlevels"
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 #: Options that count from the moment of the call.
 _TIMES = frozenset({"countdown", "eta", "expires"})
@@ -75,6 +76,8 @@ class _Template:
     #: Whether ``argsrepr`` and ``kwargsrepr`` show the arguments, and were not given.
     shows_args: bool
     shows_kwargs: bool
+    #: How many levels of them, as ``saferepr`` is told from Celery 5.6 on.
+    levels: dict[str, Any]
     ignored: Any
     # What it depended on:
     settings: dict[str, Any]
@@ -128,10 +131,7 @@ class Templates:
             self._templates[key] = None
             return send()
         task_id = options.get("task_id") or uuid()
-        message = self._message(template, task_id, args, kwargs, options)
-        if message is None:
-            return send()
-        self._recorder.add(message)
+        self._recorder.add(self._message(template, task_id, args, kwargs, options))
         result = (options.get("result_cls") or self._view.AsyncResult)(task_id)
         result.ignored = template.ignored
         return result
@@ -181,18 +181,18 @@ class Templates:
         args: Any,
         kwargs: Any,
         options: Mapping[str, Any],
-    ) -> OutgoingMessage | None:
-        """Fill in a template; None where the arguments can't be shown without ``saferepr``."""
+    ) -> OutgoingMessage:
+        """Fill in a template."""
         args, kwargs = args or (), kwargs or {}
-        headers = template.headers.copy()
+        headers, amqp = template.headers.copy(), self._amqp
         if template.shows_args:
-            headers["argsrepr"] = shown = plain_repr(args)
-            if shown is None:
-                return None
+            headers["argsrepr"] = plain_repr(args) or saferepr(
+                args, amqp.argsrepr_maxsize, **template.levels
+            )
         if template.shows_kwargs:
-            headers["kwargsrepr"] = shown = plain_repr(kwargs)
-            if shown is None:
-                return None
+            headers["kwargsrepr"] = plain_repr(kwargs) or saferepr(
+                kwargs, amqp.kwargsrepr_maxsize, **template.levels
+            )
         headers["id"] = task_id
         headers["root_id"] = options.get("root_id") or task_id
         headers["parent_id"] = options.get("parent_id")
@@ -240,8 +240,13 @@ class Templates:
             result = send()
         finally:
             current_lesson.reset(token)
-        template = self._template(key[0], lesson, result.ignored, options)
-        if template is not None and self._reproduces(template, args, kwargs, options):
+        name = key[0]
+        template = self._template(name, lesson, result.ignored, options)
+        if (
+            template is not None
+            and self._stands(template, name)
+            and self._reproduces(template, args, kwargs, options)
+        ):
             self._templates[key] = template
         else:
             self._unfit.add(key)
@@ -262,7 +267,8 @@ class Templates:
             return None
         if message.requires or message.on_published:
             return None
-        if lesson.settings.get("task_always_eager"):  # of which each call is to warn
+        settings = lesson.settings
+        if settings.get("task_always_eager"):  # of which each call is to warn
             return None
         return _Template(
             message,
@@ -273,8 +279,9 @@ class Templates:
             compression=published.compression,
             shows_args=options.get("argsrepr") is None,
             shows_kwargs=options.get("kwargsrepr") is None,
+            levels={"maxlevels": levels} if (levels := settings.get(_LEVELS)) is not None else {},
             ignored=ignored,
-            settings=lesson.settings,
+            settings=settings,
             route=route,
             queues=tuple(each for each in published.entities if isinstance(each, Queue)),
             own_options=self._own_options(name),
@@ -288,12 +295,8 @@ class Templates:
         made = template.message
         assert made.task_id is not None
         again = self._message(template, made.task_id, args, kwargs, options)
-        return (
-            again is not None
-            and again == made
-            and repr(again) == repr(made)  # in which order counts, too
-            and again.encoded_properties == encode_properties(made.properties)
-        )
+        # The encoded properties have an order.
+        return again == made and again.encoded_properties == encode_properties(made.properties)
 
     def _is_original(self, name: str) -> bool:
         """Tell whether what makes a message is Celery's and kombu's own code."""

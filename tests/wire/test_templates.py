@@ -175,8 +175,12 @@ def test_what_is_out_of_the_ordinary_has_no_template(
     assert len(recorder.templates) == 0
 
 
-@pytest.mark.parametrize("value", [[1], {"a": [2]}, "x" * 300, b"bytes", 1j])
-def test_arguments_that_saferepr_shows_go_celerys_way(recorder: Recorder, value: Any) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [[1], {"a": [2]}, "x" * 300, b"bytes", 1j, [[[[[1]]]]], ["y" * 99] * 99],
+    ids=lambda value: repr(value)[:10],
+)
+def test_arguments_are_shown_as_celery_shows_them(recorder: Recorder, value: Any) -> None:
     options = {"task_id": "the id", "serializer": "pickle"}
 
     def call(by: Recorder, value: Any) -> OutgoingMessage:
@@ -185,6 +189,14 @@ def test_arguments_that_saferepr_shows_go_celerys_way(recorder: Recorder, value:
     for plain in range(LEARNING):
         call(recorder, plain)
     assert call(recorder, value) == call(Recorder(recorder.app, "reply", backend="rpc"), value)
+    assert len(recorder.templates) == 1
+
+
+def test_a_queue_that_a_route_brings_along_has_no_template(app: Celery) -> None:
+    app.conf.task_routes = {"t": {"queue": Queue("brought along")}}
+    recorder = Recorder(app, "reply", backend="rpc")
+    assert [send(recorder).routing_key for _ in range(LEARNING + 2)] == ["brought along"] * 4
+    assert len(recorder.templates) == 0
 
 
 @pytest.mark.parametrize("signal", ["before_task_publish", "after_task_publish", "task_sent"])
