@@ -93,6 +93,7 @@ def test_a_large_call_says_in_steps_what_it_says_at_once(
     assert len(in_steps) == SIZE
     for module in (canvas, recorder):
         monkeypatch.setattr(module, "AT_ONCE", 10 * SIZE)
+    monkeypatch.setattr(recorder, "_LONG", 60)
     call, at_once = record(LARGE[name])
     assert call.rest is None
     assert shown(in_steps) == shown(at_once)
