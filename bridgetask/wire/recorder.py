@@ -11,6 +11,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
+import celery.app.task
 from celery import Task
 from celery.canvas import Signature
 from celery.local import Proxy, maybe_evaluate
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordedCall", "Recorder", "is_signature", "is_task"]
 
+_CALL_DECIDES = hasattr(celery.app.task, "get_actual_ignore_result")
 #: Seconds that members of a large group may take before those made so far are sent.
 _LONG = 0.05
 
@@ -154,7 +156,8 @@ class Recorder:
         """Tell whether the worker will send no result.
 
         Where a call leaves it open, the worker's task decides (``app/trace.py``); the task or
-        the setting of the same name here is the best there is to know that.
+        the setting of the same name here is the best there is to know that. Up to Celery 5.5 a
+        call can't ask for a result that the task ignores.
 
         :param result: Celery's result of the call, or of a part of it.
         :param message: the message of that part, or None for one that a worker will send.
@@ -162,7 +165,7 @@ class Recorder:
         headers = message.properties.get("headers", {}) if message is not None else {}
         said = call.ignore_result if result is call.result else None
         said = headers.get("ignore_result") if said is None else said
-        if said is not None:
+        if said or (said is not None and _CALL_DECIDES):
             return bool(said)
         name = headers.get("task") or getattr(result, "task_name", None) or call.name
         task = self.app._tasks.get(name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP
 from celery.app.utils import Settings
+from celery.utils.collections import ConfigurationView as CelerysView
 
 from .lesson import current_lesson
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["ConfigurationView", "plain_repr", "plain_repr_serves"]
 
 _MISSING: Any = object()
+#: Whether the first layer counts that has a setting, under whichever name. Up to Celery 5.5 the
+#: first name does, in whichever layer.
+_PREFIXED: Any = [{"p_x": False}]
+_BY_LAYERS: bool = CelerysView({"x": True}, _PREFIXED, prefix="p").x
 #: Characters, up to which ``saferepr`` leaves nothing out.
 _SHORT = 200
 _PLAIN_TYPES = frozenset({int, bool, float})
@@ -71,7 +76,8 @@ class ConfigurationView(MutableMapping[str, Any]):
             return ()
         if not all(type(layer) is dict for layer in layers):
             return ()
-        return tuple(dict.fromkeys(conf._key(each) for each in conf._to_keys(name)))
+        names = tuple(dict.fromkeys(conf._key(each) for each in conf._to_keys(name)))
+        return names if len(names) == 1 or _BY_LAYERS else ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._app.conf, name, value)

@@ -95,6 +95,7 @@ def test_every_goal_is_measured(found: dict[str, Any]) -> None:
 def test_the_documentation_is_written_from_the_figures(
     found: dict[str, Any], tmp_path: Path
 ) -> None:
+    pytest.importorskip("matplotlib", reason="of the dependency group benchmarks")
     page = tmp_path / "page.md"
     page.write_text("Before\n<!-- table: goals -->\nold\n<!-- end -->\nAfter\n")
     document.write(found, page, tmp_path)

@@ -28,7 +28,9 @@ class Router:
     def method(
         self, owner: type, name: str, translation: Callable[..., Any], *, counted: bool = True
     ) -> None:
-        original = vars(owner)[name]
+        original = vars(owner).get(name)
+        if original is None:  # an older Celery does not have it
+            return
         setattr(owner, name, self._routed(owner, name, original, translation, counted))
 
     def class_method(self, owner: type, name: str, translation: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -269,11 +270,15 @@ def test_purging_asks_for_every_queue_and_adds_up() -> None:
     first = next(conversation)
     assert isinstance(first, Purge)
     assert {each.operation for each in first.declarations} >= {"queue_declare", "queue_bind"}
-    second = conversation.send(3)
-    assert {first.queue, second.queue} == {"one", "two"}
+    queues = {first.queue}
     with pytest.raises(StopIteration) as returned:
-        conversation.send(4)
-    assert returned.value.value == 7
+        while True:
+            request = conversation.send(3)
+            assert isinstance(request, Purge)
+            queues.add(request.queue)
+    # Up to Celery 5.5 the default queue is one of them.
+    assert {"one", "two"} <= queues <= {"one", "two", "celery"}
+    assert returned.value.value == 3 * len(queues)
 
 
 def test_an_apps_own_control_class_is_the_one_that_runs() -> None:
@@ -362,6 +367,7 @@ def test_stamps_revoke_as_in_celerys_worker(
         def __init__(self) -> None:
             self._already_revoked = False
             self._request_dict = {"stamped_headers": list(stamps), "stamps": stamps}
+            self._message = SimpleNamespace(headers=self._request_dict)
             self.id, self.name = "id", "name"
             self.announced = False
 

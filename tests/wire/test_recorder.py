@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery, signals
 
-from bridgetask.wire.recorder import Recorder
+from bridgetask.wire.recorder import _CALL_DECIDES, Recorder
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_the_worker_decides_where_a_call_leaves_open_if_its_result_is_ignored(
 
     recorder.app.finalize()
     assert ignored("silent")
-    assert not ignored("silent", ignore_result=False)
+    assert ignored("silent", ignore_result=False) is not _CALL_DECIDES
     assert not ignored("unknown")
     assert ignored("unknown", ignore_result=True)
     recorder.app.conf.task_ignore_result = True

@@ -39,8 +39,11 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error}"
+    failed: BaseException | None = error
+    while failed is not None:  # older versions of redis-py say no more than its number
+        if isinstance(failed, ssl.SSLError):
+            return f"TLS failed: {failed}"
+        failed = failed.__cause__ or failed.__context__
     if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
         return "no answer in time"
     return str(error) or type(error).__name__
