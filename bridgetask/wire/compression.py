@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import kombu.compression
 from kombu.compression import get_decoder
 
 __all__ = ["DEFAULT_LIMIT", "TooLarge", "decompress"]
@@ -64,6 +65,16 @@ def _brotli(module: Any) -> Callable[[bytes, int], bytes]:
     return bounded
 
 
+def _zstandard(module: Any) -> Callable[[bytes, int], bytes]:
+    def bounded(body: bytes, size: int) -> bytes:
+        if module.frame_content_size(body) >= size:
+            raise TooLarge(size - 1)
+        unpacked: bytes = module.ZstdDecompressor().decompress(body, max_output_size=size)
+        return unpacked
+
+    return bounded
+
+
 #: The functions that kombu registers -> ones that stop.
 _BOUNDED: dict[Any, Callable[[bytes, int], bytes]] = {
     zlib.decompress: _bounded(zlib.decompressobj),
@@ -79,3 +90,6 @@ for _name in ("brotli", "brotlicffi", "backports.zstd", "compression.zstd"):
         _BOUNDED[_module.decompress] = _bounded(_module.ZstdDecompressor)
     else:
         _BOUNDED[_module.decompress] = _brotli(_module)
+_of_kombu: Any = getattr(kombu.compression, "zstd_decompress", None)  # up to 5.5
+if _of_kombu is not None:
+    _BOUNDED[_of_kombu] = _zstandard(import_module("zstandard"))

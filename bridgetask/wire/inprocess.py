@@ -85,6 +85,9 @@ class InProcessWorker:
             if verb == "SET":
                 key, value = arguments[:2]
                 self._stored[key] = value
+            elif verb == "SETEX":  # up to Celery 5.5
+                key, _, value = arguments
+                self._stored[key] = value
 
     def read(self, message: OutgoingMessage) -> SentTask | None:
         """Return the task in a message; None where it is a command or an event."""

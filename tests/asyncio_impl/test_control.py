@@ -493,7 +493,9 @@ async def test_workers_tell_about_their_tasks(spare_client: Client, spare_worker
     assert active[0]["id"] == running.id
     assert scheduled[0]["request"]["id"] == later.id
     known = await asked(spare_client, "query_task", running.id, later.id)
-    assert (known[running.id][0], known[later.id][0]) == ("active", "scheduled")
+    assert known[running.id][0] == "active"
+    if later.id in known:  # of which workers up to Celery 5.5 do not tell
+        assert known[later.id][0] == "scheduled"
     assert isinstance(await asked(spare_client, "reserved"), list)
     await spare_client.control.revoke(later.id)
     assert later.id in await asked(spare_client, "revoked")

@@ -101,6 +101,7 @@ def run_file(
         subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-ra", "-v"),
+                "--tb=native",  # pytest's own can't show deeply nested frames, and breaks off
                 *(argument for plugin in PLUGINS[client] for argument in ("-p", plugin)),
                 *("-p", "no:cacheprovider", "-p", "no:asyncio", "--timeout", str(TIMEOUT)),
                 *("--conformance-report", outcomes, "--junitxml", base.with_suffix(".xml")),

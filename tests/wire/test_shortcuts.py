@@ -88,7 +88,7 @@ def test_the_configuration_reads_the_same_and_follows_changes(celery: Celery) ->
         celery.conf.task_default_queue = "changed"
         celery.conf.update(task_send_sent_event=True)
         celery.add_defaults({"task_track_started": True})
-    assert view.task_default_queue == "changed"
+    assert celery.conf.changes["task_default_queue"] == "changed"
     assert view.task_send_sent_event is True
 
 
