@@ -36,6 +36,7 @@ class Outcome(Completion):
         "_subscribers",
         "children",
         "delivery",
+        "followed",
         "registry",
         "stamps",
         "task_id",
@@ -55,7 +56,14 @@ class Outcome(Completion):
         self.stamps: Mapping[str, Any] = {}
         #: Outcomes of the tasks that this one called, as far as anybody asked for them.
         self.children: dict[str, Outcome] | None = None
+        #: What those wait for who want to be told of a parent's failure, too.
+        self.followed: Completion | None = None
         self._subscribers: WeakSet[Updates] | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody is waiting for the result."""
+        return super().awaited or (self.followed is not None and self.followed.awaited)
 
     @property
     def history(self) -> list[TaskUpdate]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
+from weakref import ref
 
 from ..errors import ResultTimeout, ResultUnavailable, ResultUndecodable
 from ..wire.results import TaskUpdate
@@ -106,15 +108,17 @@ class AsyncResult(TaskState, Generic[R]):
         :raises BackendError: Redis could not be asked for the result.
         :raises ClientClosed: the client was closed.
         :raises Exception: the task's own, with a ``RemoteTraceback`` as its cause. Also what a
-            parent in a chain raised, as in Celery.
+            parent in a chain raised, as soon as that is known, as in Celery.
         """
         if timeout is not None and timeout <= 0 and self._session.store is not None:
             await self.refresh()
+        follows = propagate and self.parent is not None and not self.ignored
+        wait = self._wait_or_parent_fails if follows else self._wait
         try:
             if timeout is None:
-                await self._wait()
+                await wait()
             else:
-                await self._wait_for(timeout)
+                await self._in_time(timeout, wait)
         except asyncio.CancelledError:
             self._abandoned()
             raise
@@ -267,10 +271,41 @@ class AsyncResult(TaskState, Generic[R]):
         await self._session.watch(self._outcome)
         await self._outcome.wait()
 
-    async def _wait_for(self, timeout: float) -> None:
+    async def _wait_or_parent_fails(self) -> None:
+        """Wait until :meth:`_value` can be had, or raises what a parent did.
+
+        What follows a failed task is not always told of it.
+        """
+        outcome = self._outcome
+        if outcome.followed is None or (outcome.followed.done and not self._has_ended):
+            outcome.followed = Completion()
+            look = partial(_look, ref(self))
+            node: AnyResult | None = self
+            while node is not None:
+                node._when_done(look)
+                node = node.parent
+        if not outcome.done:
+            self._check_result_can_come()
+            self._session.check_loop()
+            if self._session.store is not None:
+                await self._session.watch(outcome)
+        await outcome.wait(outcome.followed)
+        if outcome.done:
+            await outcome.wait()
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether there is a result, or a reason why there is none, or a parent has failed."""
+        try:
+            self._raise_parent_error()
+        except Exception:
+            return True
+        return self._outcome.done
+
+    async def _in_time(self, timeout: float, wait: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(timeout) as scope:
-                await self._wait()
+                await wait()
         except TimeoutError:
             if not scope.expired():  # it is the task's own
                 raise
@@ -289,12 +324,12 @@ class AsyncResult(TaskState, Generic[R]):
         """Return or raise what is there, once it is."""
         if self.ignored:
             return cast("R", None)
-        final = self._outcome.final
-        assert final is not None
         if propagate:
             self._raise_parent_error()
-            if final.error is not None:
-                raise final.error
+        final = self._outcome.final
+        assert final is not None
+        if propagate and final.error is not None:
+            raise final.error
         return cast("R", final.result)
 
     def _check_result_can_come(self) -> None:
@@ -376,6 +411,13 @@ class AsyncResult(TaskState, Generic[R]):
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""
         return f"<AsyncResult:{name}[{self.id}] {self.state}>"
+
+
+def _look(handle: ref[AsyncResult[Any]]) -> None:
+    """Tell those who follow a task's parents, if there is anything to tell."""
+    this = handle()
+    if this is not None and this._outcome.followed is not None and this._has_ended:
+        this._outcome.followed.complete()
 
 
 async def walk(

@@ -16,6 +16,7 @@ from bridgetask import (
     GroupResult,
     InvalidOption,
     NotSent,
+    ResultTimeout,
     ResultUnavailable,
     ResultUndecodable,
 )
@@ -55,6 +56,25 @@ async def test_a_group_after_a_chord_and_a_chord_in_a_group(redis_app: Celery) -
         assert await after.get(timeout=20) == [7, 8]
         within = client.apply_async(group([inner, add(redis_app, 0, 1)], app=redis_app))
         assert await within.get(timeout=20) == [6, 1]
+
+
+async def test_a_failed_header_raises_though_its_body_is_a_chord_which_nobody_tells(
+    redis_app: Celery,
+) -> None:
+    failing = redis_app.signature("tests.tasks.fail", ("ValueError", "of the header"))
+    unchanged = redis_app.signature("tests.tasks.add", (1, 1), immutable=True)
+    body = chord([unchanged, unchanged], total(redis_app), app=redis_app)
+    async with Client(redis_app) as client:
+        call: Any = client.apply_async(chord([add(redis_app, 1, 1), failing], body, app=redis_app))
+        waiting = asyncio.create_task(call.get())
+        for _ in range(2):
+            with pytest.raises(ValueError, match="of the header"):
+                await call.get(timeout=30)
+        with pytest.raises(ValueError, match="of the header"):
+            await waiting
+        assert not call._outcome.awaited
+        with pytest.raises(ResultTimeout):
+            await call.get(timeout=0.1, propagate=False)
 
 
 async def test_an_empty_header_calls_the_body_at_once(redis_app: Celery) -> None:
@@ -139,8 +159,8 @@ async def test_a_failing_part_is_raised_in_place_of_the_chord_s_own_error(
         call = client.apply_async(chord([add(redis_app, 1, 1), fail], total(redis_app)))
         with pytest.raises(ValueError, match="part"):
             await call.get(timeout=20)
+        assert isinstance(await call.get(timeout=20, propagate=False), ChordError)
         assert isinstance(call.result, ChordError)
-        assert isinstance(await call.get(propagate=False), ChordError)
 
 
 async def test_a_saved_group_is_restored_by_any_client(redis_app: Celery) -> None:
