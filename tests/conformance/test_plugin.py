@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import celery
 import pytest
 
 from ..redis_servers import Redis
@@ -15,6 +16,8 @@ from .suite import PROJECT, fetch, run_file
 def test_celerys_own_canvas_tests_go_through_bridgetask(
     rabbitmq: RabbitMQ, redis_server: Redis, tmp_path: Path
 ) -> None:
+    if celery.VERSION < (5, 6):
+        pytest.importorskip("pytest_subtests", reason="Celery's suite of that time needs it")
     outcomes = run_file(
         fetch(PROJECT / ".conformance"),
         "test_canvas.py",
