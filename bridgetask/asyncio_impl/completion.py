@@ -43,6 +43,14 @@ class Completion:
         for callback in callbacks or ():
             callback()
 
+    def reopen(self) -> None:
+        """Be open again, after a failure."""
+        self.done, self.error = False, None
+
+    def replace_error(self, error: BaseException) -> None:
+        """Let whoever asks from now on get another error."""
+        self.error = error
+
     def then(self, callback: Callable[[], object]) -> None:
         """Call ``callback``, which may not raise, once this is done: at once if it is."""
         if self.done:

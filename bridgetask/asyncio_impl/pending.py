@@ -135,12 +135,12 @@ class Outcome(Completion):
         """Drop what is known. Whoever waits, or asks from now on, gets the error."""
         self.update = self._earlier = None
         self.fail(error)
-        self.error = error
+        self.replace_error(error)
 
     def reopen(self) -> None:
         """Wait again for a result that was given up on because its backend could not be asked."""
         if isinstance(self.error, BackendError):
-            self.done, self.error = False, None
+            super().reopen()
 
     def subscribe(self) -> Updates:
         """Return an iterator over the updates, those that are known already included."""
