@@ -47,10 +47,6 @@ class Completion:
         """Be open again, after a failure."""
         self.done, self.error = False, None
 
-    def replace_error(self, error: BaseException) -> None:
-        """Let whoever asks from now on get another error."""
-        self.error = error
-
     def then(self, callback: Callable[[], object]) -> None:
         """Call ``callback``, which may not raise, once this is done: at once if it is."""
         if self.done:

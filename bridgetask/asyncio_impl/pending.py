@@ -135,7 +135,7 @@ class Outcome(Completion):
         """Drop what is known. Whoever waits, or asks from now on, gets the error."""
         self.update = self._earlier = None
         self.fail(error)
-        self.replace_error(error)
+        self.complete(error)  # in place of what it was before
 
     def reopen(self) -> None:
         """Wait again for a result that was given up on because its backend could not be asked."""

@@ -262,10 +262,13 @@ class AsyncResult(TaskState, Generic[R]):
         """Return what is to be awaited before :meth:`_value` can be had."""
         if self.ignored:
             return self.sent()
+        self._check_waiting_makes_sense()
+        return self._outcome.wait() if self._session.store is None else self._wait_stored()
+
+    def _check_waiting_makes_sense(self) -> None:
         if not self._outcome.done:
             self._check_result_can_come()
             self._session.check_loop()
-        return self._outcome.wait() if self._session.store is None else self._wait_stored()
 
     async def _wait_stored(self) -> None:
         await self._session.watch(self._outcome)
@@ -277,6 +280,8 @@ class AsyncResult(TaskState, Generic[R]):
         What follows a failed task is not always told of it.
         """
         outcome = self._outcome
+        self._check_waiting_makes_sense()
+        await self._session.watch(outcome)
         if outcome.followed is None or (outcome.followed.done and not self._has_ended):
             outcome.followed = Completion()
             look = partial(_look, ref(self))
@@ -284,11 +289,6 @@ class AsyncResult(TaskState, Generic[R]):
             while node is not None:
                 node._when_done(look)
                 node = node.parent
-        if not outcome.done:
-            self._check_result_can_come()
-            self._session.check_loop()
-            if self._session.store is not None:
-                await self._session.watch(outcome)
         await outcome.wait(outcome.followed)
         if outcome.done:
             await outcome.wait()
