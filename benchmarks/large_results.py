@@ -40,8 +40,8 @@ meta = {"task_id": task_id, "status": "SUCCESS", "result": SHAPES[shape](int(siz
 body = json.dumps(meta, separators=(",", ":")).encode()
 if url.startswith("redis"):
     from redis import Redis
-    with Redis.from_url(url) as redis:
-        redis.publish(address, body)
+    with Redis.from_url(url) as redis, redis.pipeline() as pipeline:
+        pipeline.set(address, body, ex=600).publish(address, body).execute()
 else:
     from kombu import Connection
     with Connection(url) as connection:

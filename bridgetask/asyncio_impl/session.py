@@ -111,8 +111,15 @@ class Session:
             await self.loop.create_future()
         except asyncio.CancelledError:
             if not self.closed:
+                cancelled, self._guard = asyncio.all_tasks(), None
                 warnings.warn("the event loop ended with an open client", ResourceWarning, 1)
                 await self.close(_AT_LOOP_END)
+                # What the connections began meanwhile to end by, nobody else waits for.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_AT_LOOP_END):
+                        while begun := asyncio.all_tasks() - cancelled:
+                            await asyncio.wait(begun)
+                            await asyncio.sleep(0)  # what follows them is begun now
             raise
 
     @property

@@ -24,6 +24,7 @@ from bridgetask import (
     WrongEventLoop,
     errors,
 )
+from bridgetask.asyncio_impl.session import Session
 
 from .. import tasks
 from ..fix_rabbitmq import make_app, take
@@ -236,6 +237,25 @@ def test_a_loop_that_ends_with_an_open_client_ends_quietly(
         asyncio.run(main())
         gc.collect()
     assert not [line for line in collected_logs() if "never retrieved" in line]
+
+
+def test_a_loop_that_ends_with_an_open_client_ends_quietly_though_there_is_no_time_to_close(
+    lonely_app: Celery, collected_logs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Session.close
+
+    async def close_without_time(session: Session, timeout: float) -> None:
+        await close(session, 0.0)
+
+    async def main() -> None:
+        await Client(lonely_app).connect()
+
+    monkeypatch.setattr(Session, "close", close_without_time)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.run(main())
+        gc.collect()
+    assert collected_logs() == []
 
 
 async def test_the_users_app_is_not_altered(app: Celery) -> None:
