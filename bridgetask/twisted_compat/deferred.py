@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -52,19 +53,41 @@ def install(*, uvloop: bool = False) -> None:
         raise
 
 
-class EventLoop(Protocol):
+class EventLoop(ABC):
     """An event loop as seen from the reactor's thread."""
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop itself."""
+    #: The event loop itself.
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
+    @abstractmethod
     def usable(self) -> bool:
         """Whether it runs in this process, rather than in one that this was forked from."""
 
+    @abstractmethod
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function`` in the loop's thread, in the order of the calls."""
+
+    @abstractmethod
+    def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
+        """Return what calls ``function`` in the reactor's thread, from the loop's."""
+
+    @abstractmethod
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], done: Callable[[T | Failure], object]
+    ) -> Callable[[], Any]:
+        """Run a coroutine on the loop, and call ``done`` in the reactor's thread at its end.
+
+        :param done: takes what the coroutine returned, or a Failure of what it raised.
+        :returns: what cancels it.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of the loop, once nothing runs on it."""
 
     def deferred(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Run a coroutine on the loop.
@@ -73,11 +96,32 @@ class EventLoop(Protocol):
         at once.
         """
 
-    def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
-        """Return what calls ``function`` in the reactor's thread, from the loop's."""
+        def done(outcome: T | Failure) -> None:
+            if not outer.called:  # it may have been cancelled
+                outer.callback(outcome)
 
-    def release(self) -> None:
-        """Let go of the loop, once nothing runs on it."""
+        cancel = self.run(coroutine, done)
+        outer: Deferred[T] = Deferred(lambda _: cancel())
+        return outer
+
+    def _start(
+        self, coroutine: Coroutine[Any, Any, T], done: Callable[[T | Failure], object]
+    ) -> asyncio.Task[T]:
+        """Run a coroutine, and call ``done`` in the loop's thread.
+
+        ``Deferred.fromFuture`` would fire with asyncio's CancelledError, which is a BaseException
+        and stops inlineCallbacks, and only once the coroutine has come to its end.
+        """
+
+        def finished(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            done(_outcome(task))
+
+        # A task, always: asyncio.timeout needs one, and fromCoroutine can't await futures.
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)  # asyncio itself does not hold it
+        task.add_done_callback(finished)
+        return task
 
 
 class QuietDeferred(Deferred[T]):
@@ -134,38 +178,34 @@ def event_loop_for(reactor: Any) -> EventLoop:
     return _LoopThread.acquire(reactor)
 
 
-class _ReactorLoop:
+class _ReactorLoop(EventLoop):
     """The event loop that the asyncio reactor runs."""
 
+    #: A reactor is forked before it runs, or not at all.
+    usable = True
+
     def __init__(self, reactor: AsyncioSelectorReactor) -> None:
+        super().__init__()
         # Twisted names it nowhere in public. Before the reactor runs there is no running loop
         # to ask for, and task.react calls its main function before that.
-        self.loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
-        self._tasks: set[asyncio.Task[Any]] = set()
-        #: A reactor is forked before it runs, or not at all.
-        self.usable: bool = True
+        self.loop = reactor._asyncioEventloop
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         function(*args)
 
-    def deferred(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
-        # A task, always: asyncio.timeout needs one, and fromCoroutine can't await futures.
-        task = self.loop.create_task(coroutine)
-        self._tasks.add(task)  # asyncio itself does not hold it
-        task.add_done_callback(self._tasks.discard)
-        inner: Deferred[T] = Deferred.fromFuture(task)
-        outer: Deferred[T] = Deferred(lambda _: inner.cancel())
-        inner.addBoth(_unless_called, outer)
-        return outer
-
     def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
         return function
+
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], done: Callable[[T | Failure], object]
+    ) -> Callable[[], Any]:
+        return self._start(coroutine, done).cancel
 
     def release(self) -> None:
         """Do nothing: the loop is the reactor's."""
 
 
-class _LoopThread:
+class _LoopThread(EventLoop):
     """An event loop in a background thread, shared by all who acquire it."""
 
     _lock = threading.Lock()
@@ -180,15 +220,15 @@ class _LoopThread:
             return cls._shared
 
     def __init__(self, reactor: Any) -> None:
-        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
         self._reactor = reactor
         self._process = os.getpid()
         self._users = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._thread = threading.Thread(target=self._run, name="bridgetask loop", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="bridgetask loop", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
@@ -204,30 +244,24 @@ class _LoopThread:
     def call(self, function: Callable[..., object], *args: Any) -> None:
         self.loop.call_soon_threadsafe(function, *args)
 
-    def deferred(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+    def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
+        return partial(self._reactor.callFromThread, function)
+
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], done: Callable[[T | Failure], object]
+    ) -> Callable[[], Any]:
         task: asyncio.Task[T] | None = None
 
         def start() -> None:
             nonlocal task
-            task = self.loop.create_task(coroutine)
-            self._tasks.add(task)  # asyncio itself does not hold it
-            task.add_done_callback(finished)
+            task = self._start(coroutine, self.in_reactor(done))
 
-        def finished(task: asyncio.Task[T]) -> None:
-            self._tasks.discard(task)
-            outcome = _outcome(task)
-            self._reactor.callFromThread(_unless_called, outcome, outer)
-
-        def cancel(_: Deferred[T]) -> None:
+        def cancel() -> None:
             # It was started before: the loop runs what it is given in order.
             self.call(lambda: task.cancel() if task is not None else None)
 
-        outer: Deferred[T] = Deferred(cancel)
         self.call(start)
-        return outer
-
-    def in_reactor(self, function: Callable[..., object]) -> Callable[..., object]:
-        return partial(self._reactor.callFromThread, function)
+        return cancel
 
     def release(self) -> None:
         with self._lock:
@@ -244,14 +278,3 @@ def _outcome(task: asyncio.Task[T]) -> T | Failure:
         return Failure(CancelledError())
     error = task.exception()
     return task.result() if error is None else Failure(error)
-
-
-def _unless_called(outcome: Any, outer: Deferred[Any]) -> None:
-    """Fire the Deferred that a caller has, unless it was cancelled in the meantime."""
-    if outer.called:
-        return
-    if isinstance(outcome, Failure) and outcome.check(asyncio.CancelledError):
-        outcome = Failure(
-            CancelledError()
-        )  # asyncio's is a BaseException, and stops inlineCallbacks
-    outer.callback(outcome)

@@ -42,30 +42,28 @@ class DeferredTask(QuietDeferred[Any]):
     """
 
     def __init__(self, handle: AnyResult, event_loop: EventLoop) -> None:
-        super().__init__(lambda _: self._waiting.cancel())
+        super().__init__(lambda _: self._stop_waiting())
         #: The handle, as asyncio code uses it.
         self.task: AnyResult = handle
         self._event_loop = event_loop
         if handle._settled:
-            self._waiting: Deferred[Any] = Deferred()
-            self._fire_at_once()
+            self._fire(self._outcome())
         else:
-            self._waiting = event_loop.deferred(handle.get())
-            self._waiting.addCallbacks(self.callback, self._fail)
+            self._stop_waiting = event_loop.run(handle.get(), self._fire)
 
-    def _fire_at_once(self) -> None:
+    def _outcome(self) -> Any:
         try:
-            value = self.task._value()
+            return self.task._value()
         except BaseException:
-            self._fail(Failure())
-        else:
-            self.callback(value)
+            return Failure()
 
-    def _fail(self, failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, errors.TaskRevoked):
-            failure = Failure(TaskRevoked(*error.args, task_id=error.task_id))
-        self.errback(failure)
+    def _fire(self, outcome: Any) -> None:
+        if self.called:
+            return  # cancelled
+        if isinstance(outcome, Failure) and isinstance(outcome.value, errors.TaskRevoked):
+            error = outcome.value
+            outcome = Failure(TaskRevoked(*error.args, task_id=error.task_id))
+        self.callback(outcome)
 
     def updates(self, callback: Callable[[Any], object]) -> Deferred[None]:
         """Call ``callback`` with each :class:`bridgetask.TaskUpdate`, in order, in this thread.
