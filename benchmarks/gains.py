@@ -9,6 +9,7 @@ import argparse
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from . import document
 from .clients import CLIENTS
@@ -28,10 +29,18 @@ def undo(what: str) -> None:
     UNDO[what]()
 
 
+def _replace(owner: Any, name: str, value: Any) -> None:
+    """Replace an attribute for good.
+
+    :raises AttributeError: there is none of that name any more, so there is nothing undone.
+    """
+    patch.object(owner, name, value).start()
+
+
 def _templates() -> None:
     from bridgetask.wire.templates import Templates
 
-    Templates._key = lambda *_: None  # type: ignore[method-assign, assignment]
+    _replace(Templates, "_key", lambda *_: None)
 
 
 def _encoded_properties() -> None:
@@ -43,15 +52,13 @@ def _encoded_properties() -> None:
         message.encoded_properties = None
         return encode(self, message)
 
-    PublishEncoder.encode = encode_anew  # type: ignore[method-assign]
+    _replace(PublishEncoder, "encode", encode_anew)
 
 
 def _settings() -> None:
     from bridgetask.wire.shortcuts import ConfigurationView
 
-    ConfigurationView._get = (  # type: ignore[method-assign]
-        lambda self, name: getattr(self._app.conf, name)
-    )
+    _replace(ConfigurationView, "_get", lambda self, name: getattr(self._app.conf, name))
 
 
 def _plain_repr() -> None:
@@ -59,8 +66,8 @@ def _plain_repr() -> None:
 
     from bridgetask.wire import appview, templates
 
-    templates.plain_repr = saferepr  # type: ignore[attr-defined]
-    appview.plain_repr = saferepr  # type: ignore[attr-defined]
+    _replace(templates, "plain_repr", saferepr)
+    _replace(appview, "plain_repr", saferepr)
 
 
 def _one_write() -> None:
@@ -72,7 +79,7 @@ def _one_write() -> None:
         publish(self, sending)
         self.flush()
 
-    DirectPublisher.publish = publish_at_once  # type: ignore[method-assign]
+    _replace(DirectPublisher, "publish", publish_at_once)
 
 
 def _one_acknowledgement() -> None:
@@ -86,13 +93,13 @@ def _one_acknowledgement() -> None:
         self._call_soon = call_soon
         self._acknowledge()
 
-    DirectDeliveries._hand_over = hand_over_and_acknowledge  # type: ignore[method-assign]
+    _replace(DirectDeliveries, "_hand_over", hand_over_and_acknowledge)
 
 
 def _known_properties() -> None:
     from bridgetask.wire import frames
 
-    frames._LONGEST_KNOWN = -1
+    _replace(frames, "_LONGEST_KNOWN", -1)
 
 
 def _no_task_a_result() -> None:
@@ -108,7 +115,7 @@ def _no_task_a_result() -> None:
         _TASKS.add(task)
         task.add_done_callback(_TASKS.discard)
 
-    Decoding.take = take_in_a_task  # type: ignore[method-assign]
+    _replace(Decoding, "take", take_in_a_task)
 
 
 _TASKS: set[asyncio.Task[None]] = set()
