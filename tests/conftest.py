@@ -21,11 +21,11 @@ if os.environ.get("BRIDGETASK_TEST_REACTOR") != "default":
 
     asyncioreactor.install(asyncio.new_event_loop())
 
-from blockbuster import blockbuster_ctx
 from celery import Celery
 
 from bridgetask import Client
 
+from .blocking import blocking_refused
 from .fix_passwords import no_password_logged, watch_over_the_session
 from .fix_rabbitmq import (
     app,
@@ -106,7 +106,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 async def no_task_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Fail an asyncio test that leaves a task, or that makes bridgetask block the loop."""
     allowed = request.node.get_closest_marker("blocks") is not None
-    with nullcontext() if allowed else blockbuster_ctx("bridgetask"):
+    with nullcontext() if allowed else blocking_refused():
         yield
     # aiormq ends its own tasks in the turns after its connection was closed.
     for _ in range(20):

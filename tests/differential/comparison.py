@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from blockbuster import blockbuster_ctx
 from celery import Celery
 from celery.canvas import Signature
 from kombu import Connection, Exchange, Queue
@@ -21,6 +20,7 @@ from kombu.utils.functional import maybe_list
 
 from bridgetask import Client, InvalidOption, NotRoutable
 
+from ..blocking import blocking_refused
 from ..fix_rabbitmq import close_celery
 from .raw import RawMessage, RawQueues
 
@@ -247,7 +247,7 @@ class Differential:
 
     def _through_bridgetask(self, call: Call) -> Outcome:
         async def through_bridgetask() -> Exception | None:
-            with blockbuster_ctx("bridgetask"):
+            with blocking_refused():
                 try:
                     await call(self._ours).sent()
                 except Exception as error:

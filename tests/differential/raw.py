@@ -165,6 +165,7 @@ class RawQueues:
         url = urlsplit(broker_url)
         self._content_headers: list[bytes] = []
         self._taken: dict[str, list[RawMessage]] = {}
+        self._watched: set[str] = set()
         self._connection: Any = amqp.Connection(
             f"{url.hostname}:{url.port}",
             unquote(url.username or ""),
@@ -178,19 +179,24 @@ class RawQueues:
     def watch(self, queue: str) -> None:
         """Consume a queue from now on."""
         self._channel.basic_consume(queue, queue, no_ack=True, callback=self._on_message)
+        self._watched.add(queue)
 
     def take(self) -> dict[str, list[RawMessage]]:
         """Return what came since the last time, by queue.
 
-        What a broker has confirmed before is in it: the broker hands all of that to this channel
-        before it answers on it.
+        What a broker has confirmed before is in it. A queue confirms a message, then hands it to
+        this channel; once it has answered a question, it has. And this channel sends us what it was
+        handed before it answers another one.
         """
+        for queue in self._watched:
+            self._channel.queue_declare(queue, passive=True)
         self._channel.basic_qos(0, 0, False)
         taken, self._taken = self._taken, {}
         return taken
 
     def delete(self, queue: str) -> None:
         """Delete a queue, if it is there."""
+        self._watched.discard(queue)
         self._channel.basic_cancel(queue)  # to be watched or not is the same to the broker
         self._channel.queue_delete(queue)
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 from typing import Any
 
-from blockbuster import blockbuster_ctx
 from celery import group
 from opentelemetry import trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
@@ -16,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from bridgetask import Client
 
+from ..blocking import blocking_refused
 from .otel_tasks import app, where
 
 
@@ -29,7 +29,7 @@ async def main() -> None:
         await client.connect()
         with (
             trace.get_tracer("caller").start_as_current_span("request") as request,
-            blockbuster_ctx("bridgetask"),
+            blocking_refused(),
         ):
             call = client.delay(where)
             assert not exporter.get_finished_spans()

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import sentry_sdk
-from blockbuster import blockbuster_ctx
 from celery import group
 
 from bridgetask import Client
 
+from ..blocking import blocking_refused
 from .sentry_tasks import Kept, app, where
 
 
@@ -21,7 +21,7 @@ async def main() -> None:
         await client.connect()
         with (
             sentry_sdk.start_transaction(name="request", op="test") as request,
-            blockbuster_ctx("bridgetask"),
+            blocking_refused(),
         ):
             seen["delay"] = [await client.delay(where)]
             seen["send_task"] = [await client.send_task(where.name)]
