@@ -62,6 +62,15 @@ def _leave_the_parents_alone() -> None:
 os.register_at_fork(after_in_child=_leave_the_parents_alone)
 
 
+async def _wait_for_all_but(tasks: set[asyncio.Task[Any]]) -> None:
+    """Return once all other tasks than these have ended, and those that followed them."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_AT_LOOP_END):
+            while others := asyncio.all_tasks() - tasks:
+                await asyncio.wait(others)
+                await asyncio.sleep(0)  # what follows them is begun now
+
+
 class Session:
     """Connections, the queue of messages, and the results that are waited for.
 
@@ -111,15 +120,11 @@ class Session:
             await self.loop.create_future()
         except asyncio.CancelledError:
             if not self.closed:
-                cancelled, self._guard = asyncio.all_tasks(), None
+                self._guard = None  # closing would cancel this
+                cancelled = asyncio.all_tasks()
                 warnings.warn("the event loop ended with an open client", ResourceWarning, 1)
                 await self.close(_AT_LOOP_END)
-                # What the connections began meanwhile to end by, nobody else waits for.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_AT_LOOP_END):
-                        while begun := asyncio.all_tasks() - cancelled:
-                            await asyncio.wait(begun)
-                            await asyncio.sleep(0)  # what follows them is begun now
+                await _wait_for_all_but(cancelled)  # nobody else waits for what closing began
             raise
 
     @property

@@ -100,8 +100,8 @@ class EventLoop(ABC):
             if not outer.called:  # it may have been cancelled
                 outer.callback(outcome)
 
-        cancel = self.run(coroutine, done)
         outer: Deferred[T] = Deferred(lambda _: cancel())
+        cancel = self.run(coroutine, done)
         return outer
 
     def _start(

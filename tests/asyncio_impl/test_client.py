@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 import warnings
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -225,6 +226,13 @@ async def test_a_client_left_unclosed_warns_and_leaves_nothing(lonely_app: Celer
     await asyncio.sleep(0.1)  # the leak checks look at what is left
 
 
+def run_and_leave_open(main: Coroutine[Any, Any, None]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.run(main)
+        gc.collect()
+
+
 def test_a_loop_that_ends_with_an_open_client_ends_quietly(
     lonely_app: Celery, collected_logs: Any
 ) -> None:
@@ -232,10 +240,7 @@ def test_a_loop_that_ends_with_an_open_client_ends_quietly(
         client = Client(lonely_app)
         await client.send_task("nothing").sent()
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        asyncio.run(main())
-        gc.collect()
+    run_and_leave_open(main())
     assert not [line for line in collected_logs() if "never retrieved" in line]
 
 
@@ -251,14 +256,12 @@ def test_a_loop_that_ends_with_an_open_client_ends_quietly_though_there_is_no_ti
         await Client(lonely_app).connect()
 
     monkeypatch.setattr(Session, "close", close_without_time)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        asyncio.run(main())
-        gc.collect()
+    run_and_leave_open(main())
     assert collected_logs() == []
 
 
 async def test_the_users_app_is_not_altered(app: Celery) -> None:
+    app.finalize()  # as the first who looks at its tasks does
     before = {key: value for key, value in app.__dict__.items() if key != "_local"}
     local = dict(app._local.__dict__)
     async with Client(app) as client:

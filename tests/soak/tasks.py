@@ -25,6 +25,7 @@ app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     result_persistent=True,
+    result_backend_always_retry=True,
     broker_transport_options={"confirm_publish": True},
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
