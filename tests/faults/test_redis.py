@@ -152,6 +152,23 @@ async def test_mode_4_results_survive_cut_connections(
     assert await answers == [*range(300), *range(300)]
 
 
+async def test_mode_4_what_is_cut_off_twice_in_a_row_loses_nothing(
+    callers: Callers, node: RabbitMQ, cable: Proxy, stored: Storer
+) -> None:
+    opened = callers(node.url(), conf=results_in(cable.port, **PATIENT))
+    earlier = await sent(opened)
+    cable.refuse()
+    cable.cut()
+    await asyncio.sleep(0.2)  # they have tried again in vain, and wait before the next attempt
+    cable.restore()
+    later = await sent(opened)
+    cable.cut()
+    pending = [*earlier, *later]
+    await report(stored(), *(call.id for call in pending), result=1)
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*pending) == [1] * 4
+
+
 async def test_mode_5_killed_and_started_again_under_load_it_loses_nothing(
     callers: Callers, node: RabbitMQ, store: Redis, store_worker: Worker
 ) -> None:

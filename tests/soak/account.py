@@ -12,10 +12,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["UNSTORED", "Account", "Entry", "Footprint"]
-
-#: A task that fails, by what its worker says, as Redis did not take its result.
-UNSTORED = "not stored by the worker"
+__all__ = ["Account", "Entry", "Footprint"]
 
 
 @dataclass(slots=True)
@@ -59,7 +56,7 @@ class Account:
                 self.problems.append(f"lost: {what}")
             if entry.outcome == "answered" and not runs:
                 self.problems.append(f"answered by nobody: {what}")
-            if runs and entry.outcome not in ("answered", UNSTORED):
+            if runs and entry.outcome != "answered":
                 self.problems.append(f"the answer was lost: {what}")
             if "open" in {entry.send, entry.outcome}:
                 self.problems.append(f"unaccounted for: {what}")

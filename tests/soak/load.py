@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 from celery import group
-from redis.exceptions import RedisError
 
 from bridgetask import (
     AsyncResult,
@@ -20,7 +19,7 @@ from bridgetask import (
     Unconfirmed,
 )
 
-from .account import UNSTORED, Account, Entry
+from .account import Account, Entry
 from .tasks import app, count, double, fail
 
 __all__ = ["Load"]
@@ -127,8 +126,6 @@ class Load:
         except ValueError as error:  # the task's own
             self._account.errors["the task's own"] += 1
             answer = error.args[0]
-        except RedisError as error:
-            answer = error
         except Unconfirmed:
             self._account.errors["Unconfirmed"] += 1
             await self._late_answer(handle, entry, expected)
@@ -152,10 +149,6 @@ class Load:
             entry.outcome = "Unconfirmed"
 
     def _compare(self, handle: AsyncResult[Any], entry: Entry, answer: Any, expected: Any) -> None:
-        if isinstance(answer, RedisError):  # the worker's own, as it stored the result
-            entry.outcome = UNSTORED
-            self._account.errors[UNSTORED] += 1
-            return
         entry.outcome = "answered"
         if answer != expected:
             self._account.problems.append(f"wrong: {entry.kind} {handle.id} gave {answer!r}")
@@ -199,8 +192,6 @@ class Load:
             self._account.waits["timed out"] += 1
         except (NotSent, Unconfirmed):
             self._account.waits["failed with the send"] += 1
-        except RedisError:
-            self._account.waits[UNSTORED] += 1
         else:
             self._account.waits["over before that"] += 1
         await self._answer(handle, entry, number * 2)

@@ -21,7 +21,7 @@ app = Celery(
 )
 app.conf.update(
     task_default_queue=os.environ.get("BRIDGETASK_TEST_QUEUE", "celery"),
-    # What is confirmed must survive everything: workers and brokers that are killed included.
+    # What is confirmed must survive everything: workers and servers that are killed included.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     result_persistent=True,

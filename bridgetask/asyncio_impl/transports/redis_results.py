@@ -13,7 +13,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 
-from ...errors import BackendError, BridgetaskError, ClientClosed, ResultUndecodable
+from ...errors import (
+    BackendError,
+    BackendUnreachable,
+    BridgetaskError,
+    ClientClosed,
+    ResultUndecodable,
+)
 from ...redis_settings import RedisSettings
 from ...wire.backend import StoreWrite
 from ...wire.results import SUCCESS, ResultDecoder, TaskUpdate
@@ -84,11 +90,7 @@ class RedisResults:
         watch = self._watches.over(task_id)
         if watch is None:
             return
-        read = watch.read
-        if read is None:
-            watch.unsent = False
-            read = self._read_soon(watch)
-        await read.wait()
+        await (watch.read or self._read_again(watch)).wait()
 
     async def forget(self, task_id: str) -> None:
         key = self._key_for(task_id)
@@ -168,6 +170,10 @@ class RedisResults:
             )
         return self._unread_done
 
+    def _read_again(self, watch: Watch) -> Completion:
+        watch.unsent = False
+        return self._read_soon(watch)
+
     async def _read_unread(self) -> None:
         """Read what was stored before a subscription held; it is not announced again."""
         done = self._unread_done
@@ -184,8 +190,13 @@ class RedisResults:
                     await self._read([watch.task_id for watch in watches], only_success=unsent)
                 except BridgetaskError as reason:
                     error = reason
+                except Exception as reason:  # whatever it is, nobody may wait for ever
+                    logger.exception("Reading from Redis failed")
+                    error = BackendUnreachable(f"unexpected {reason!r}")
+                if error is not None:
                     for watch in watches:
-                        watch.read = None
+                        if watch.read is done:
+                            watch.read = None
                     self._recover_soon()
                 done.complete(error)
         except asyncio.CancelledError:
@@ -261,12 +272,14 @@ class RedisResults:
 
     def _on_lost(self, error: BridgetaskError) -> None:
         self._subscriber = None
-        level = logging.WARNING if self._watches.unfinished else logging.DEBUG
-        logger.log(level, "%s", error)
+        unfinished = self._watches.unfinished
+        for watch in unfinished:
+            watch.read = None  # what is stored from now on is not announced to us
+        logger.log(logging.WARNING if unfinished else logging.DEBUG, "%s", error)
         self._recover_soon()
 
     def _recover_soon(self) -> None:
-        if not self._closed and self._recovery is None and self._watches.unfinished:
+        if not self._closed and self._recovery is None and self._watches.unread:
             self._recovery = self._loop.create_task(
                 self._recover(), name="bridgetask Redis recovery"
             )
@@ -276,22 +289,20 @@ class RedisResults:
         retries = 0
         policy = self._settings.retry
         try:
-            while watches := self._watches.unfinished:
+            while self._watches.unread:
                 await asyncio.sleep(policy.interval(retries) * random.uniform(0.8, 1.2))
                 retries += 1
+                reads = {self._read_again(watch) for watch in self._watches.unread}
                 try:
-                    await self.prepare()
-                    subscriber = self._subscriber
-                    await self.fetch([watch.task_id for watch in watches])
+                    for read in reads:  # one for all of them, or none where nobody asks any more
+                        await read.wait()
                 except BridgetaskError as error:
                     logger.warning("%s", error)
                     if not policy.allows(retries):
                         self._watches.give_up(error)
-                    continue
-                if subscriber is not None and subscriber is self._subscriber:
+                else:
                     logger.info("Receiving results from %s again", self._settings.address)
-                    return
-                retries = 0  # the subscription was lost meanwhile: what was read is not all
+                    retries = 0
         finally:
             self._recovery = None
 

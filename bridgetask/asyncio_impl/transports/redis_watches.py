@@ -37,7 +37,8 @@ class Watch(weakref.ref[Outcome]):
         #: Whether the task was still to be sent when the watch began.
         self.unsent: bool = unsent
         #: Done when what was stored before the subscription has been read; None where that is yet
-        #: to be begun. A failure is not kept: its traceback would hold whom it was raised for.
+        #: to be begun, again after the subscription was lost. A failure is not kept: its traceback
+        #: would hold whom it was raised for.
         self.read: Completion | None = None
 
 
@@ -104,9 +105,14 @@ class Watches:
             if (outcome := watch()) is not None and not outcome.done
         ]
 
+    @property
+    def unread(self) -> list[Watch]:
+        """Those of them that are yet to be read since they were subscribed to."""
+        return [watch for watch in self.unfinished if watch.read is None]
+
     def give_up(self, error: BridgetaskError) -> None:
-        """Fail the results of tasks that are with the broker; for the others, that is awaited."""
-        for watch in self.unfinished:
+        """Fail what is unread of tasks that the broker has; for the others, that is awaited."""
+        for watch in self.unread:
             outcome = watch()
             if outcome is not None and (outcome.delivery is None or outcome.delivery.done):
                 self.leave(watch.channel)

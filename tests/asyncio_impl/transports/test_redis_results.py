@@ -385,23 +385,44 @@ class TestTrouble:
             await call.sent()
             session: Any = client._session
             results = session._results
-            read = results.fetch
+            read = results._read
             reads = 0
 
-            async def fetch(task_ids: list[str]) -> None:
+            async def read_and_lose(task_ids: list[str], **options: Any) -> None:
                 nonlocal reads
                 reads += 1
-                await read(task_ids)
+                await read(task_ids, **options)
                 if reads == 1:
                     # In a thread: this runs within the client, which may not block the loop.
                     await asyncio.to_thread(redis_server.cli, "CLIENT", "KILL", "TYPE", "pubsub")
                     await eventually(lambda: results._subscriber is None)
 
-            results.fetch = fetch
+            results._read = read_and_lose
             redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
             await eventually(lambda: reads == 2 and results._recovery is None)
             await report(celery, call.id, result=1)
             assert await call.get(timeout=5) == 1
+
+    async def test_a_read_that_fails_for_whatever_reason_is_tried_again(
+        self, store_app: AppFactory, collected_logs: Any
+    ) -> None:
+        celery = store_app()
+        async with Client(celery) as client:
+            await client.connect()
+            task_id = str(uuid4())
+            await report(celery, task_id, result=1)
+            session: Any = client._session
+            results = session._results
+            read = results._read
+
+            async def fail(*_: Any, **__: Any) -> None:
+                results._read = read
+                raise RuntimeError("a mistake of ours")
+
+            results._read = fail
+            call = client.send_task("t", task_id=task_id)
+            assert await call.get(timeout=5) == 1
+        assert [line for line in collected_logs() if "Reading from Redis failed" in line]
 
     async def test_results_survive_a_restart_of_the_server(
         self, store_app: AppFactory, own_redis: Redis
