@@ -250,5 +250,29 @@ def _apply_group(
         if parent:
             parent.add_trail(sent)
 
-    options |= {"args": args or (), "kwargs": kwargs or {}}
-    return sent, steps(members._apply_tasks(tasks, None, app, None, **options))
+    return sent, steps(_apply_members(tasks, app, args or (), kwargs or {}, options))
+
+
+def _apply_members(
+    tasks: Iterator[tuple[Any, SentResult, str]],
+    app: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: dict[str, Any],
+) -> Iterator[SentResult]:
+    """Follow ``group._apply_tasks``, but give way between calling a member and making the next."""
+    header_of = options.pop("chord", None)
+    options.pop("group_index", None)
+    options |= {"args": args, "kwargs": kwargs, "add_to_parent": False}
+    size = 0
+    with app.producer_or_acquire() as producer:
+        current, following = next(tasks, None), next(tasks, None)
+        while current is not None:
+            signature, result, group_id = current
+            chord = header_of if header_of is not None else signature.options.get("chord")
+            size += _chord._descend(signature)
+            if chord is not None and following is None:
+                app.backend.set_chord_size(group_id, size)
+            signature.apply_async(producer=producer, chord=chord, **options)
+            yield result
+            current, following = following, next(tasks, None)

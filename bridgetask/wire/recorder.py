@@ -114,24 +114,28 @@ class Recorder:
             apply = task_view(task, self._view).apply_async
             return self._record(task.name, apply, (args, kwargs), options)
         if isinstance(task, Signature):
+            began = monotonic()
             in_steps = not self.app.conf.task_always_eager and is_large(task)
             signature = bind(task, self._view, lazily=in_steps)
             if in_steps:
-                return self._record_in_steps(signature, args, kwargs, options)
+                return self._record_in_steps(signature, args, kwargs, options, began)
             return self._record(signature.name, signature.apply_async, (args, kwargs), options)
         raise InvalidOption("task", f"must be a Celery task or signature, not {task!r}")
 
-    def record_more(self, call: RecordedCall, members: int) -> tuple[list[Any], list[Any]]:
+    def record_more(
+        self, call: RecordedCall, members: int, began: float | None = None
+    ) -> tuple[list[Any], list[Any]]:
         """Record the next members of a large group: their results, and their messages.
 
         There are no more where there are no results. There are less than asked for where it takes
         long to make them.
 
+        :param began: when the first of them was begun to be made, if not now.
         :raises InvalidOption: naming what can't be used.
         :raises Exception: whatever else Celery raises for a member that can't be sent.
         """
         results: list[Any] = []
-        until = monotonic() + _LONG
+        until = (monotonic() if began is None else began) + _LONG
         with _Recording(self._recording, call.options) as recording:
             for result in islice(call.rest or (), members):
                 results.append(result)
@@ -182,14 +186,19 @@ class Recorder:
         return self._recorded(name, result, recording.messages, options)
 
     def _record_in_steps(
-        self, signature: Signature[Any], args: Any, kwargs: Any, options: dict[str, Any]
+        self,
+        signature: Signature[Any],
+        args: Any,
+        kwargs: Any,
+        options: dict[str, Any],
+        began: float,
     ) -> RecordedCall:
         check_call(args, kwargs, options)
         with _Recording(self._recording, options):
             result, growing, rest = apply_in_steps(signature, args, kwargs, dict(options))
         call = self._recorded(signature.name, result, [], options)
         call.growing, call.rest, call.options = growing, rest, options
-        results, call.messages = self.record_more(call, AT_ONCE)
+        results, call.messages = self.record_more(call, AT_ONCE, began)
         if len(results) < AT_ONCE and not call.slow:  # those were all
             call.growing = call.rest = None
         return call

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord, group
+from celery import Celery, chain, chord, group, signals
 from celery.exceptions import ChordError
 from celery.result import GroupResult as CelerysGroupResult
 
@@ -102,6 +103,35 @@ async def test_the_header_of_a_large_chord_is_called_piece_by_piece(redis_app: C
         await call.sent()
         assert await call == sum(range(1, size + 1))
         assert await call.parent == list(range(1, size + 1))
+
+
+@pytest.mark.parametrize("kind", [group, chord])
+async def test_members_that_take_long_to_make_are_sent_as_they_are_made(
+    redis_app: Celery, kind: Any
+) -> None:
+    published = 0
+    published_before: list[int] = []
+
+    def after(**_: Any) -> None:
+        nonlocal published
+        published += 1
+
+    def members() -> Any:
+        for number in range(6):
+            until = perf_counter() + 0.06
+            while perf_counter() < until:
+                pass
+            published_before.append(published)
+            yield add(redis_app, number, 1)
+
+    signals.after_task_publish.connect(after)
+    async with Client(redis_app) as client:
+        whole = group(members()) if kind is group else chord(members(), total(redis_app))
+        answer = await client.apply_async(whole).get(timeout=30)
+    assert answer == [1, 2, 3, 4, 5, 6] if kind is group else 21
+    # Celery looks ahead: it makes two members before it calls the first.
+    assert published_before[:3] == [0, 0, 1]
+    assert published_before == sorted(published_before)
 
 
 async def test_asking_for_the_header_of_a_large_chord_calls_what_is_left(redis_app: Celery) -> None:

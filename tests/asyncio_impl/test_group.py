@@ -4,7 +4,6 @@ import asyncio
 import gc
 from collections.abc import Callable
 from itertools import count
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -224,22 +223,6 @@ async def test_a_large_group_is_called_piece_by_piece(client: Client) -> None:
     await called.sent()
     assert len(called) == size
     assert await called == [i + 1 for i in range(size)]
-
-
-async def test_members_that_take_long_to_make_are_sent_as_they_are_made(client: Client) -> None:
-    queued: list[int] = []
-
-    def members() -> Any:
-        for number in range(8):
-            until = perf_counter() + 0.06
-            while perf_counter() < until:
-                pass
-            queued.append(client._running_session()._sender.queued)
-            yield add.s(number, 1)
-
-    assert await client.apply_async(group(members())) == [n + 1 for n in range(8)]
-    # Celery makes some more before it calls the first.
-    assert queued == [0] * 8
 
 
 async def test_asking_for_the_members_of_a_large_group_calls_what_is_left(client: Client) -> None:

@@ -20,7 +20,9 @@ __all__ = ["app_of", "as_celerys", "route_results"]
 
 def app_of(owner: Any) -> Celery:
     """Return the app of a task, a signature or a result."""
-    app = getattr(owner, "_app", None) or getattr(owner, "app", None)
+    app = getattr(owner, "_app", None)
+    if app is None:  # a chord that is asked for its app makes members of its header to find out
+        app = getattr(getattr(owner, "body", None), "_app", None) or getattr(owner, "app", None)
     return current_app._get_current_object() if app is None else app
 
 

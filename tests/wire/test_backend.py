@@ -78,7 +78,7 @@ def test_what_a_chord_needs_is_kept_with_the_message_that_it_must_precede(
     stores: Recorder,
 ) -> None:
     sign = stores.app.signature
-    header = group(sign("t", (number,)) for number in range(3))
+    header = group([sign("t", (number,)) for number in range(3)])
     call = stores.apply_async(chord(header, sign("end"), app=stores.app), None, None, {})
     assert [len(message.requires) > 0 for message in call.messages] == [False, False, True]
     commands = [each for write in call.messages[-1].requires for each in write.commands]
