@@ -60,6 +60,18 @@ async def test_mode_2_a_confirm_that_never_comes_is_unconfirmed_on_time(
     await calls.send_task("nothing", queue=queue).sent()
 
 
+async def test_closing_waits_for_no_confirm_of_a_task_that_is_answered(
+    caller: Callable[..., Caller], proxy: Proxy, node_worker: Worker
+) -> None:
+    calls = caller(f"amqp://127.0.0.1:{proxy.port}//", close_timeout=60)
+    assert await calls.send_task(ADD, (1, 1)) == 2
+    proxy.swallow_confirms()
+    answered = calls.send_task(SLEEP, (0.5, 1))
+    async with asyncio.timeout(10):
+        await calls.close()
+    assert await answered == 1
+
+
 async def test_mode_7_a_half_open_connection_is_noticed_within_the_heartbeat(
     caller: Callable[..., Caller], proxy: Proxy, node_worker: Worker
 ) -> None:

@@ -107,6 +107,8 @@ class AmqpSender:
         await self._open_channel()
 
     async def drain(self) -> None:
+        for sending in self._unsettled():
+            sending.delivery.then(self._settled.set)  # its result may come before its confirm
         while self.queued:
             await self._something_settled()
 
