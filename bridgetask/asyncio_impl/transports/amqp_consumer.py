@@ -107,7 +107,7 @@ class AmqpConsumer:
         self._deliveries = self._connection.deliveries(channel, self._on_message)
         async with self._connection.answering():
             await channel.basic_qos(prefetch_count=self._prefetch)
-            channel.on_consumer_cancel_callbacks.add(self._cancelled)
+            channel.on_consumer_cancel_callbacks.add(partial(self._cancelled, channel))
             consuming = await channel.basic_consume(self._queue, self._deliveries.on_delivery)
         self._consumer_tag = consuming.consumer_tag
         self._channel = channel
@@ -147,15 +147,15 @@ class AmqpConsumer:
         task.add_done_callback(self._background.discard)
         task.add_done_callback(_retrieve)
 
-    def _cancelled(self, frame: spec.Basic.Cancel) -> None:
+    def _cancelled(self, channel: aiormq.Channel, frame: spec.Basic.Cancel) -> None:
         """Consume again: the broker ended it, because somebody deleted the queue."""
         logger.warning("The queue %s was deleted; declaring it again", self._queue)
-        channel, self._channel = self._channel, None
         if self._deliveries is not None:
             self._deliveries.stop()
-        if channel is not None:
-            self._in_background(channel.close())
-        self._interrupted()
+        self._in_background(channel.close())  # where it is not ours yet, that makes it a lost one
+        if channel is self._channel:
+            self._channel = None
+            self._interrupted()
 
     def _lost(self, channel: aiormq.Channel, closing: asyncio.Future[object]) -> None:
         if not closing.cancelled():
@@ -179,7 +179,7 @@ class AmqpConsumer:
     async def _start_again(self) -> None:
         delay, longest = _BACK_OFF
         try:
-            while not self._closed and self._wanted():
+            while not self._closed and self._wanted() and not self.consuming:
                 try:
                     await self.start()
                 except BridgetaskError as error:
@@ -188,7 +188,6 @@ class AmqpConsumer:
                     delay = min(delay * 2, longest)
                 else:
                     logger.info("Consuming %s again", self._queue)
-                    return
         finally:
             self._recovery = None
 

@@ -182,3 +182,31 @@ async def test_a_deleted_reply_queue_is_declared_and_consumed_again(
             while session._results.ready:
                 await asyncio.sleep(0.01)
         assert await client.delay(tasks.add, 1, 1).get(timeout=10) == 2
+
+
+async def test_a_consumer_that_is_lost_again_as_it_begins_again_is_made_again(
+    app: Celery, rabbitmq: RabbitMQ
+) -> None:
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app("unlucky", f"amqp://127.0.0.1:{between.port}//")
+        async with Client(celery) as client:
+            handle = client.send_task("tests.tasks.sleep", (1, "x"))
+            await handle.sent()
+            session: Any = client._session
+            consumer = session._results._consumer
+            start = consumer.start
+            starts = 0
+
+            async def start_and_lose() -> None:
+                nonlocal starts
+                starts += 1
+                await start()
+                if starts == 1:
+                    between.cut()
+                    while consumer._channel is not None:
+                        await asyncio.sleep(0.01)
+
+            consumer.start = start_and_lose
+            between.cut()
+            assert await handle.get(timeout=10) == "x"
+            assert starts == 2
