@@ -68,7 +68,7 @@ _SINGLY = [
     Column("max ms", "one_by_one", "max_ms", "{:.1f}"),
 ]
 _LONG = [*_burst(10_000, ""), *_burst(100_000, "")]
-_MEMORY = Column("peak memory, MB", "burst_10000", "peak_mb")
+_MEMORY = Column("peak memory at 10,000, MB", "burst_10000", "peak_mb")
 
 
 def _pending(found: dict[str, Any]) -> list[Column]:

@@ -35,7 +35,7 @@ __all__ = [
 
 _AMQP_TRANSPORTS = {"amqp", "pyamqp", "amqps", "librabbitmq"}
 _SUPPORTED_BROKERS = "amqp://, amqps:// and pyamqp://"
-_SUPPORTED_BACKENDS = "rpc://, redis://, rediss:// and sentinel://"
+_SUPPORTED_BACKENDS = "rpc://, redis://, rediss://, redis+socket:// and sentinel://"
 #: Celery's classes of backends -> what they are here.
 _BACKENDS = {
     "RPCBackend": "rpc",

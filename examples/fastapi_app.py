@@ -13,7 +13,8 @@ from bridgetask import Client, NotSent, ResultTimeout, Unconfirmed
 
 @asynccontextmanager
 async def lifespan(api: FastAPI):
-    # When the visitor leaves, the task that was started for him is revoked.
+    # Who stops waiting, as when the server shuts down, revokes the task. A visitor who leaves does
+    # not: FastAPI lets the handler run on.
     async with Client(app, send_timeout=5, on_cancel="revoke") as client:
         api.state.celery = client
         yield

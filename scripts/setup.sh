@@ -21,10 +21,10 @@ apt_install() {
         as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
-# The newest CPython that is supported, or the one that BRIDGETASK_PYTHON names.
+# A CPython that is supported: the one that BRIDGETASK_PYTHON names, or python3, or the newest.
 find_python() {
     local candidate
-    for candidate in "${BRIDGETASK_PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+    for candidate in "${BRIDGETASK_PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
         [ -n "$candidate" ] || continue
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$candidate"

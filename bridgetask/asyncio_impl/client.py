@@ -90,6 +90,10 @@ class Client:
         for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
             if not isinstance(seconds, (int, float)) or seconds <= 0:
                 raise InvalidOption(name, f"must be a positive number of seconds, not {seconds!r}")
+        if heartbeat is not None and (not isinstance(heartbeat, (int, float)) or heartbeat < 0):
+            raise InvalidOption(
+                "heartbeat", f"must be a number of seconds, 0 for never, or None, not {heartbeat!r}"
+            )
         for name, number in (("max_in_flight", max_in_flight), ("max_queued", max_queued)):
             if not isinstance(number, int) or number < 1:
                 raise InvalidOption(name, f"must be a positive whole number, not {number!r}")

@@ -27,8 +27,8 @@ class Control:
 
     A command returns None once the broker has taken it, or the replies where ``reply=True``.
     Where no worker is up to hear it, it raises :class:`bridgetask.errors.NotRoutable`: workers
-    that start later will not know of it. A question that nobody is there to answer, ``ping`` for
-    one, returns an empty list at once.
+    that start later will not know of it. What asks for replies, as ``ping`` does, returns an empty
+    list at once instead.
 
     Replies are returned as soon as every worker in ``destination`` has answered, or ``limit``
     have; else after ``timeout`` seconds, since RabbitMQ does not tell how many workers there are.
@@ -51,7 +51,10 @@ class Control:
         pattern: str | None = None,
         matcher: str | None = None,
     ) -> Inspect:
-        """Return what asks workers about themselves; see :class:`bridgetask.Inspect`."""
+        """Return what asks workers about themselves; see :class:`bridgetask.Inspect`.
+
+        The arguments are those of :meth:`broadcast`, for all questions that are asked by it.
+        """
         check_own("connection", connection)
         if app is not None:
             raise InvalidOption("app", "can't be used: it is that of the client")
@@ -94,7 +97,7 @@ class Control:
         :param matcher: how to read the pattern: ``"glob"`` or ``"pcre"``.
         :param connection: not used, like ``channel``: the client has its own.
         :returns: ``[{"worker@host": what it said}, ...]``, or None without ``reply``.
-        :raises NotRoutable: no worker is up to hear the command.
+        :raises NotRoutable: no worker is up to hear the command, and no replies were asked for.
         :raises SendError: the command could not be sent.
         :raises ResultUnavailable: the connection was lost while replies were awaited.
         :raises InvalidOption: an argument can't be used; nothing was sent.

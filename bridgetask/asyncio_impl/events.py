@@ -34,7 +34,8 @@ class Events(AsyncIterator[dict[str, Any]]):
         async for event in client.events():
             print(event["type"], event.get("uuid"))
 
-        async with client.events() as events:  # captures from here on, whatever is read when
+        # Captures from here on, whatever is read when.
+        async with client.events(["task-succeeded", "task-failed"]) as events:
             await client.control.enable_events()
             async for event in events:
                 print(events.state.tasks[event["uuid"]].info())

@@ -169,8 +169,7 @@ class AsyncResult(TaskState, Generic[R]):
         if self._session.store is None:
             await self._session.connect()
         else:
-            self._outcome.reopen()
-            await self._session.store.fetch([self.id])
+            await self._session.refresh(self._outcome)
         return self._outcome.update
 
     async def exists(self) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import (
     BackendError,
+    BackendUnreachable,
+    BridgetaskError,
     BrokerUnreachable,
     ClientClosed,
     ResultUnavailable,
@@ -151,22 +153,27 @@ class Session:
         """Connect for sending and, where there are results to get, for receiving.
 
         :raises BrokerUnreachable: that was not possible, or not within ``send_timeout``.
-        :raises BackendError: results can't be received.
+        :raises BackendError: results can't be received, or not within that time.
         """
-        async with self._in_time():
+        deadline = self.loop.time() + self._send_timeout
+        async with self._in_time(deadline):
             await self._sender.connect()
-            if self._wire.settings.results.unavailable is None:
+        if self._wire.settings.results.unavailable is None:
+            unreachable = BrokerUnreachable if self.store is None else BackendUnreachable
+            async with self._in_time(deadline, unreachable):
                 await self._results.prepare()
 
     @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(
+        self, deadline: float | None = None, unreachable: type[BridgetaskError] = BrokerUnreachable
+    ) -> AsyncIterator[None]:
+        if deadline is None:
+            deadline = self.loop.time() + self._send_timeout
         try:
-            async with asyncio.timeout(self._send_timeout):
+            async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError:
-            raise BrokerUnreachable(
-                f"no broker could be connected to within {self._send_timeout} s"
-            ) from None
+            raise unreachable(f"there was no connection within {self._send_timeout} s") from None
 
     def group_store(self, group_id: str) -> ResultStore:
         """Return where groups can be stored.
@@ -209,6 +216,17 @@ class Session:
         if outcome.delivery is None or given_up:
             outcome.reopen()
             await self.store.watch(outcome.task_id)
+
+    async def refresh(self, outcome: Outcome) -> None:
+        """Return once a result that is stored by now is delivered.
+
+        :raises BackendError: results can't be read.
+        """
+        assert self.store is not None
+        if isinstance(outcome.error, BackendError):
+            await self.watch(outcome)  # it was given up on, and nobody watches for it
+        else:
+            await self.store.fetch([outcome.task_id])
 
     def run(self, sending: Coroutine[Any, Any, None]) -> None:
         """Run what sends more messages, until the session is closed at the latest."""

@@ -460,6 +460,12 @@ def test_bad_timeouts_are_refused(app: Celery, option: str, value: Any) -> None:
         Client(app, **{option: value})
 
 
+@pytest.mark.parametrize("heartbeat", [-1, "30"])
+def test_a_bad_heartbeat_is_refused(app: Celery, heartbeat: Any) -> None:
+    with pytest.raises(InvalidOption, match="heartbeat: must be a number of seconds, 0 for never"):
+        Client(app, heartbeat=heartbeat)
+
+
 async def test_a_bad_on_cancel_is_refused(client: Client) -> None:
     with pytest.raises(InvalidOption, match="on_cancel: must be None, 'revoke' or 'terminate'"):
         Client(client.app, on_cancel="kill")  # type: ignore[arg-type]

@@ -455,6 +455,22 @@ class TestTrouble:
             await report(celery, call.id, result="stored meanwhile")
             assert await call.get(timeout=5) == "stored meanwhile"
 
+    async def test_a_result_that_was_given_up_on_is_watched_for_again_once_it_is_refreshed(
+        self, store_app: AppFactory, own_redis: Redis
+    ) -> None:
+        celery = store_app(own_redis.url(), result_backend_transport_options=IMPATIENT)
+        async with Client(celery) as client:
+            call = client.send_task("t")
+            await call.sent()
+            await asyncio.to_thread(own_redis.stop)
+            with pytest.raises(BackendUnreachable):
+                await asyncio.wait_for(call.get(), 5)
+            await asyncio.to_thread(own_redis.start)
+            assert await call.refresh() is None
+            waiting = asyncio.ensure_future(call.get(timeout=5))
+            await report(celery, call.id, result=1)
+            assert await waiting == 1
+
     async def test_a_half_open_connection_is_noticed(
         self, store_app: AppFactory, redis_server: Redis
     ) -> None:
