@@ -97,7 +97,9 @@ class Client:
         for name, number in (("max_in_flight", max_in_flight), ("max_queued", max_queued)):
             if not isinstance(number, int) or number < 1:
                 raise InvalidOption(name, f"must be a positive whole number, not {number!r}")
+        #: The Celery app.
         self.app: Celery = app_itself(app)
+        #: Commands to workers, and questions.
         self.control: Control = Control(self)
         self._send_timeout = send_timeout
         self._close_timeout = close_timeout
@@ -134,7 +136,8 @@ class Client:
         :param kwargs: the task's keyword arguments.
         :param options: every option that Celery's own ``send_task`` takes, such as ``countdown``,
             ``eta``, ``expires``, ``queue``, ``priority``, ``serializer``, ``task_id``, ``headers``,
-            ``link``, ``retry``, ``ignore_result`` ..., and ``on_cancel``.
+            ``link``, ``retry``, ``ignore_result`` ..., and ``on_cancel``; but not ``connection``,
+            ``producer``, ``publisher`` and ``result_cls``.
         :raises InvalidOption: an argument or an option can't be used; nothing is sent.
         :raises Overloaded: ``max_queued`` messages wait for a confirm already; nothing is sent.
         :raises ClientClosed: the client was closed.
@@ -155,6 +158,9 @@ class Client:
     def delay(self, task: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a task of the app, as ``Task.delay`` does: ``delay(add, 1, 2)``.
 
+        Raises what :meth:`send_task` does.
+
+        :param task: a task of the app, or a signature of one or several.
         :raises TypeError: the task does not take these arguments.
         """
         return self.apply_async(task, args, kwargs)
@@ -187,6 +193,7 @@ class Client:
         Takes and raises what :meth:`send_task` does. With ``task_always_eager`` the task runs on
         the spot, as it does in Celery, and blocks the loop while it does.
 
+        :param task: a task of the app, or a signature of one or several.
         :raises TypeError: the task does not take these arguments.
         """
         session = self._running_session()
@@ -214,6 +221,7 @@ class Client:
         Leaving the loop early calls no more; what is in flight runs on, unless ``on_cancel`` says
         otherwise. Unlike ``Task.map`` of Celery this is one task for each item.
 
+        :param task: a task of the app, or a signature, which each item is given to.
         :param iterable: what to call the task with, evaluated as far as needed; it may be
             asynchronous.
         :param limit: how many calls may be in flight, or waiting for their turn in the order.
@@ -299,6 +307,8 @@ class Client:
         Messages that are not sent by then fail, and so does every result that is still awaited,
         with :class:`bridgetask.errors.ClientClosed` or :class:`bridgetask.errors.Unconfirmed`. A
         warning in the log says how many.
+
+        :raises WrongEventLoop: the client belongs to another event loop that still runs.
         """
         self._closed = True
         session, self._session = self._session, None

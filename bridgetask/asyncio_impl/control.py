@@ -173,7 +173,11 @@ class Control:
         destination: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Replies:
-        """Limit how often workers start a task: tasks a second, or such as ``"100/m"``."""
+        """Limit how often workers start a task.
+
+        :param task_name: the task's name.
+        :param rate_limit: tasks a second, or such as ``"100/m"``; 0 for no limit.
+        """
         return await self._call("rate_limit", task_name, rate_limit, destination, **kwargs)
 
     async def time_limit(
@@ -184,7 +188,12 @@ class Control:
         destination: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Replies:
-        """Set the time limits of a task, in seconds."""
+        """Set the time limits of a task, in seconds.
+
+        :param task_name: the task's name.
+        :param soft: when the task gets ``SoftTimeLimitExceeded``.
+        :param hard: when the process that runs it is killed.
+        """
         return await self._call("time_limit", task_name, soft, hard, destination, **kwargs)
 
     async def purge(self, connection: None = None) -> int:
@@ -206,6 +215,7 @@ class Control:
     ) -> list[dict[str, Any]]:
         """Ask workers whether they are there.
 
+        :param timeout: seconds to wait for replies.
         :returns: ``[{"worker@host": {"ok": "pong"}}, ...]``; empty if nobody answered in time.
         """
         return await self._call("ping", destination, timeout, **kwargs) or []
@@ -278,7 +288,11 @@ class Control:
     async def autoscale(
         self, max: int, min: int, destination: Sequence[str] | None = None, **kwargs: Any
     ) -> Replies:
-        """Set between how many processes the pools of workers grow and shrink by themselves."""
+        """Set between how many processes the pools of workers grow and shrink by themselves.
+
+        :param max: how many there may be.
+        :param min: how many there always are.
+        """
         return await self._call("autoscale", max, min, destination, **kwargs)
 
     async def shutdown(self, destination: Sequence[str] | None = None, **kwargs: Any) -> Replies:

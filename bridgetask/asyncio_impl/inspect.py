@@ -98,7 +98,10 @@ class Inspect:
         return await self._call("memsample")
 
     async def memdump(self, samples: int = 10) -> ByWorker:
-        """Return the samples of memory that workers have taken."""
+        """Return the samples of memory that workers have taken.
+
+        :param samples: how many to return at most.
+        """
         return await self._call("memdump", samples)
 
     async def objgraph(self, type: str = "Request", n: int = 200, max_depth: int = 10) -> ByWorker:
@@ -106,6 +109,7 @@ class Inspect:
 
         :param type: the class of the objects to draw.
         :param n: how many to draw at most.
+        :param max_depth: how far to follow what refers to them.
         """
         return await self._call("objgraph", type, n, max_depth)
 

@@ -104,10 +104,13 @@ class AsyncResult(TaskState, Generic[R]):
         :returns: the task's return value; None where the task's result is ignored.
         :raises ResultTimeout: no result came in time. The task is untouched.
         :raises ResultUnavailable: no result can come.
+        :raises ResultUndecodable: there is one that can't be read.
+        :raises TaskRevoked: the task was revoked.
         :raises SendError: the task was not sent, or its outcome is unknown.
         :raises BackendError: Redis could not be asked for the result.
         :raises ClientClosed: the client was closed.
-        :raises Exception: the task's own, with a ``RemoteTraceback`` as its cause. Also what a
+        :raises Exception: the task's own, with a ``RemoteTraceback`` as its cause; or
+            :class:`bridgetask.errors.TaskFailed`, if its class is not loaded here. Also what a
             parent in a chain raised, as soon as that is known, as in Celery.
         """
         if timeout is not None and timeout <= 0 and self._session.store is not None:
@@ -147,6 +150,8 @@ class AsyncResult(TaskState, Generic[R]):
 
             async for update in call.updates():
                 print(update.state, update.result)
+
+        :raises ResultUnavailable: nothing can come.
         """
         if not self._outcome.done:
             self._check_result_can_come()

@@ -89,7 +89,9 @@ class TwistedCelery:
 
         On other reactors than asyncio's, ``iterable`` is evaluated in the loop's thread.
 
-        :param callback: called with each value as it comes, in this thread.
+        :param task: a task of the app, or a signature.
+        :param iterable: what to call the task with.
+        :param callback: called with each value as it comes, in the reactor's thread.
         :returns: a Deferred with the list of the values; empty with a ``callback``.
         """
         values: list[Any] = []
@@ -118,6 +120,7 @@ class TwistedCelery:
 
         Cancelling what this returns ends it.
 
+        :param callback: called with each event, in the reactor's thread.
         :raises InvalidOption: an argument can't be used.
         """
         event_loop = self._acquired()

@@ -30,13 +30,13 @@ class DeferredTask(QuietDeferred[Any]):
 
     It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()``
     ... without I/O; ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``,
-    ``collect()`` and ``updates()`` as Deferreds. The handle itself, a
+    ``collect()`` and ``updates(callback)`` as Deferreds. The handle itself, a
     :class:`bridgetask.AsyncResult`, is :attr:`task`. Only ``result`` is Deferred's own: what it
     fired with, and missing before that; ``info`` is the handle's.
 
     Cancelling it, or a timeout by ``addTimeout``, ends the waiting; the task runs on, unless
-    ``on_cancel`` says otherwise. A revoked task fires with :class:`TaskRevoked`, which is a
-    ``twisted.internet.defer.CancelledError``.
+    ``on_cancel`` says otherwise. A revoked task fires with ``twisted_compat.TaskRevoked``, which is
+    :class:`bridgetask.errors.TaskRevoked` and ``twisted.internet.defer.CancelledError`` at once.
 
     Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
     """
@@ -66,8 +66,9 @@ class DeferredTask(QuietDeferred[Any]):
         self.callback(outcome)
 
     def updates(self, callback: Callable[[Any], object]) -> Deferred[None]:
-        """Call ``callback`` with each :class:`bridgetask.TaskUpdate`, in order, in this thread.
+        """Call ``callback`` with each :class:`bridgetask.TaskUpdate`, in order.
 
+        :param callback: called in the reactor's thread.
         :returns: a Deferred that fires after the final one, or with what makes it impossible;
             cancelling it ends the calls. What ``callback`` raises ends them, too.
         """
@@ -76,7 +77,7 @@ class DeferredTask(QuietDeferred[Any]):
         return for_each(self.task.updates(), callback, self._event_loop)
 
     def as_completed(self, callback: Callable[[DeferredTask], object]) -> Deferred[None]:
-        """Call ``callback`` with each member of a group as it ends, in this thread.
+        """Call ``callback`` with each member of a group as it ends, in the reactor's thread.
 
         :returns: a Deferred that fires after the last one, or with what makes a result
             impossible; cancelling it ends the calls. What ``callback`` raises ends them, too.

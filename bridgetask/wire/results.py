@@ -65,6 +65,7 @@ _LONGEST_REASON = 300
 class TaskUpdate:
     """A state that a worker reported."""
 
+    #: The id of the task.
     task_id: str
     #: ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED``, or one of the task's own.
     state: str
