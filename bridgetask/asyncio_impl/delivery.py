@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 from ..errors import BridgetaskError
@@ -71,15 +72,17 @@ class Delivery(Completion):
 class JointDelivery(Delivery):
     """Whether the broker has every message of a group. What follows the group hangs on it."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "_lock")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._left = 1  # for close()
+        self._lock = threading.Lock()  # members may join in another thread than they are sent in
 
     def join(self, delivery: Completion) -> None:
         """Wait for another message, too."""
-        self._left += 1
+        with self._lock:
+            self._left += 1
         delivery.then(lambda: self._settled(delivery.error))
 
     def close(self, error: BaseException | None = None) -> None:
@@ -87,12 +90,14 @@ class JointDelivery(Delivery):
         self._settled(error)
 
     def _settled(self, error: BaseException | None) -> None:
-        self._left -= 1
+        with self._lock:
+            self._left -= 1
+            left = self._left
         if self.done:
             return
         if error is not None:
             self.complete(error)
-        elif not self._left:
+        elif not left:
             self.complete()
 
     def _log(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import BridgetaskError, ClientClosed, InvalidOption, NotSent
 from ..wire.canvas import is_group_result
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .client import Client
 
 __all__ = ["Submission", "submission_of"]
+
+#: Messages, and the tasks among them whose results come here.
+_Batch: TypeAlias = tuple[list[tuple[OutgoingMessage, Completion]], list[str]]
 
 #: How many members of a large group are called in one turn of the event loop.
 _PER_TURN = 8
@@ -69,6 +72,7 @@ class Submission:
     # The messages.
 
     def _take(self, messages: list[OutgoingMessage]) -> None:
+        """Take messages, for those handles that are made next."""
         self._messages.clear()
         self._deliveries.clear()
         for message in messages:
@@ -83,11 +87,18 @@ class Submission:
             self._outgoing.append((message, delivery))
 
     def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        to_receive, self._to_receive = self._to_receive, []
+        self._send(self._batch())
+
+    def _send(self, batch: _Batch) -> None:
+        outgoing, to_receive = batch
         self._session.expect(to_receive)
         for message, delivery in outgoing:
             self._session.send(message, delivery, receives=bool(to_receive))
+
+    def _batch(self) -> _Batch:
+        outgoing, self._outgoing = self._outgoing, []
+        to_receive, self._to_receive = self._to_receive, []
+        return outgoing, to_receive
 
     # The handles.
 
@@ -163,6 +174,8 @@ class _GrowingSubmission(Submission):
         #: The group: the handle itself, or a chord's header.
         self._growing: GroupResult | None = None
         super().__init__(*args)
+        #: What is to be sent, each with its handles. Any thread may add to it.
+        self._batches: deque[_Batch] = deque([self._batch()])
 
     def start(self) -> None:
         """Send what is recorded so far, and begin to call the rest. Runs on the event loop."""
@@ -174,9 +187,11 @@ class _GrowingSubmission(Submission):
 
         :raises Exception: whatever Celery raises for a member that can't be sent.
         """
-        while self._step():
-            pass
-        self._session.loop.call_soon_threadsafe(self._flush)
+        try:
+            while self._step():
+                pass
+        finally:
+            self._session.loop.call_soon_threadsafe(self._flush)
 
     def _complete(self, group: GroupResult, result: Any) -> None:
         if result is self._call.growing:
@@ -186,8 +201,10 @@ class _GrowingSubmission(Submission):
             super()._complete(group, result)
 
     def _flush(self) -> None:
-        self._under_way.extend(delivery for _, delivery in self._outgoing)
-        super()._flush()
+        while self._batches:
+            batch = self._batches.popleft()
+            self._under_way.extend(delivery for _, delivery in batch[0])
+            self._send(batch)
 
     async def _send_rest(self) -> None:
         try:
@@ -225,6 +242,8 @@ class _GrowingSubmission(Submission):
             except Exception as error:
                 self._close_group(error)
                 raise
+            finally:
+                self._batches.append(self._batch())
             if not results:
                 self._close_group(None)
             return bool(results)

@@ -246,6 +246,19 @@ async def test_a_member_that_cannot_be_sent_fails_the_group_and_no_other(client:
     assert await client.delay(add, 1, 1) == 2
 
 
+async def test_members_before_one_that_cannot_be_sent_are_sent_whoever_asks_for_them(
+    client: Client,
+) -> None:
+    members = [add.s(n, 1) for n in range(2 * AT_ONCE)]
+    called = client.apply_async(group([*members, tasks.echo.s(object()), *members]))
+    with pytest.raises(InvalidOption, match="args, kwargs: can't be serialised"):
+        called.results  # noqa: B018
+    sent = called.results
+    assert len(sent) > AT_ONCE
+    assert await asyncio.gather(*sent) == [n + 1 for n in range(len(sent))]
+    assert client._running_session().backlog._count == 0
+
+
 async def test_a_member_that_is_not_routable_fails_the_group(
     lonely_app: Celery, collected_logs: Callable[[], list[str]]
 ) -> None:
