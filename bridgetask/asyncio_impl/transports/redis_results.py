@@ -266,6 +266,9 @@ class RedisResults:
             error = None
         except BridgetaskError as reason:
             error = reason
+        except Exception as reason:  # a credential provider's, for one
+            logger.exception("Connecting to Redis failed")
+            error = BackendUnreachable(f"unexpected {reason!r}")
         finally:
             self._connecting = None
             connecting.complete(error)

@@ -84,6 +84,29 @@ async def test_an_acl_user_logs_in_by_settings(
     await exchanges(store_app, f"redis://127.0.0.1:{redis_server.port}", **conf)
 
 
+async def test_a_credential_provider_that_fails_for_once_is_asked_again(
+    store_app: AppFactory, redis_server: Redis
+) -> None:
+    class Unsteady(Provider):
+        asked = 0
+
+        def get_credentials(self) -> tuple[str, str]:
+            self.asked += 1
+            if self.asked == 1:
+                raise LookupError("the service that gives tokens is down")
+            return super().get_credentials()
+
+    conf = {"redis_backend_credential_provider": Unsteady("alice", "al1ces-r3dis")}
+    celery = store_app(f"redis://127.0.0.1:{redis_server.port}", **conf)
+    if not hasattr(celery._get_backend(), "failure_expires"):
+        pytest.skip("Celery 5.5 knows no credential provider")
+    client = Client(celery)
+    try:
+        await client.send_task("t").sent()
+    finally:
+        await client.close()
+
+
 async def test_an_acl_user_logs_in_by_url(store_app: AppFactory, redis_server: Redis) -> None:
     await exchanges(store_app, redis_server.url(user="alice", password="al1ces-r3dis"))
 
