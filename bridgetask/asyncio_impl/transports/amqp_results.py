@@ -57,7 +57,8 @@ class RpcResults:
             address,
             (declaration,),
             self._on_message,
-            wanted=lambda: pending.unfinished > 0,
+            # Linked tasks may report when nobody has asked for their results yet.
+            wanted=lambda: pending.expects_links or pending.unfinished > 0,
         )
 
     def expect(self, task_ids: Sequence[str]) -> None:

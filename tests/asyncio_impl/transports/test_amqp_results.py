@@ -184,6 +184,24 @@ async def test_a_deleted_reply_queue_is_declared_and_consumed_again(
         assert await client.delay(tasks.add, 1, 1).get(timeout=10) == 2
 
 
+async def test_a_linked_task_reports_though_the_connection_was_lost_before_anybody_asked(
+    app: Celery, rabbitmq: RabbitMQ
+) -> None:
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app("linked", f"amqp://127.0.0.1:{between.port}//")
+        async with Client(celery) as client:
+            linked = celery.signature("tests.tasks.sleep", (1, "x"), immutable=True)
+            call = client.send_task("tests.tasks.add", (1, 1), link=linked)
+            assert await call == 2
+            between.cut()
+            session: Any = client._session
+            async with asyncio.timeout(10):
+                while session._results._consumer._channel is not None:
+                    await asyncio.sleep(0.01)
+            [child] = call.children
+            assert await child.get(timeout=10) == "x"
+
+
 async def test_a_consumer_that_is_lost_again_as_it_begins_again_is_made_again(
     app: Celery, rabbitmq: RabbitMQ
 ) -> None:
