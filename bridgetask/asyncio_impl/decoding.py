@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from ..errors import ResultUndecodable
+from ..errors import ClientClosed, ResultUndecodable
 from ..wire.results import TaskUpdate
 
 __all__ = ["Decode", "Decoding"]
@@ -78,8 +78,17 @@ class Decoding:
         """Return what a message says. Cancelling this leaves the decoding to come to nothing.
 
         :raises ResultUndecodable: it can't be read.
+        :raises ClientClosed: this was closed first.
         """
-        return await self._start(decode) if slow else decode(False)
+        if not slow:
+            return decode(False)
+        try:
+            return await self._start(decode)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise ClientClosed("the client was closed") from None
+            raise
 
     def _start(self, decode: Decode) -> asyncio.Future[TaskUpdate]:
         if self._thread is None:

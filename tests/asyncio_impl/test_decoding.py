@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridgetask import Client, TaskUpdate
+from bridgetask import Client, ClientClosed, TaskUpdate
 from bridgetask.asyncio_impl import decoding
 from bridgetask.asyncio_impl.decoding import Decoding
 
@@ -146,3 +146,17 @@ async def test_results_of_redis_arrive_though_reading_is_held_for_each(
                 await asyncio.to_thread(other.publish, key_for(task_id), body)
 
             await receives_all_though_full_all_the_time(client, hand_over)
+
+
+async def test_who_waits_for_the_thread_is_told_of_the_end_and_not_cancelled(
+    on_loop: Decoding,
+) -> None:
+    gate = Gate()
+    running = asyncio.ensure_future(on_loop.decode(gate.decode("t"), slow=True))
+    waiting = asyncio.ensure_future(on_loop.decode(gate.decode("t"), slow=True))
+    await asyncio.sleep(0.1)
+    on_loop.close()
+    gate.opened.set()
+    with pytest.raises(ClientClosed):
+        await waiting
+    await running
