@@ -45,6 +45,7 @@ class AsyncResult(TaskState, Generic[R]):
         "__weakref__",
         "_client",
         "_delivery",
+        "_follows",
         "_no_result",
         "_on_cancel",
         "_session",
@@ -71,6 +72,8 @@ class AsyncResult(TaskState, Generic[R]):
         self._delivery = delivery
         self._no_result = no_result
         self._on_cancel = on_cancel
+        #: What is completed for this handle where a parent fails.
+        self._follows: Completion | None = None
         #: What comes before this task in a chain, or a chord's header, or None.
         self.parent: AnyResult | None = parent
         #: Whether the worker sends no result; awaiting gives None once the broker has the message.
@@ -286,14 +289,17 @@ class AsyncResult(TaskState, Generic[R]):
         outcome = self._outcome
         self._check_waiting_makes_sense()
         await self._session.watch(outcome)
-        if outcome.followed is None or (outcome.followed.done and not self._has_ended):
-            outcome.followed = Completion()
-            look = partial(_look, ref(self))
-            node: AnyResult | None = self
-            while node is not None:
-                node._when_done(look)
-                node = node.parent
-        await outcome.wait(outcome.followed)
+        while not self._has_ended:  # it may be opened again before we get our turn
+            if outcome.followed is None or outcome.followed.done:
+                outcome.followed = Completion()
+            if self._follows is not outcome.followed:  # another handle may be gone by then
+                self._follows = outcome.followed
+                look = partial(_look, ref(self))
+                node: AnyResult | None = self
+                while node is not None:
+                    node._when_done(look)
+                    node = node.parent
+            await outcome.wait(outcome.followed)
         if outcome.done:
             await outcome.wait()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
 from typing import Any
 
@@ -161,6 +162,19 @@ async def test_linked_tasks_answer_to_us_as_children(client: Client) -> None:
     assert [value for _, value in collected] == [2, 12, 112]
     assert handle.children is not None
     assert handle.children[0].id == collected[1][0]
+
+
+async def test_a_handle_is_told_though_the_one_that_waited_before_is_gone(client: Client) -> None:
+    call = client.apply_async(tasks.sleep.s(0.5, 1) | tasks.add.s(1))
+
+    def another() -> Any:  # as whoever asks for children gets
+        return client._handle_of_tree(client._running_session(), call.as_tuple())
+
+    with pytest.raises(ResultTimeout):
+        await another().get(timeout=0.01)
+    gc.collect()
+    assert await another().get(timeout=10) == 2
+    assert await another().get(timeout=10) == 2
 
 
 async def test_a_failure_calls_the_linked_error_task(client: Client, tmp_path: Any) -> None:

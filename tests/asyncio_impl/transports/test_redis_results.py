@@ -5,6 +5,7 @@ import gc
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -454,6 +455,27 @@ class TestTrouble:
             await asyncio.to_thread(own_redis.start)
             await report(celery, call.id, result="stored meanwhile")
             assert await call.get(timeout=5) == "stored meanwhile"
+
+    async def test_all_who_wait_for_a_step_of_a_chain_may_go_on_when_it_was_given_up_on(
+        self, store_app: AppFactory, own_redis: Redis
+    ) -> None:
+        celery = store_app(own_redis.url(), result_backend_transport_options=IMPATIENT)
+        async with Client(celery) as client:
+            call = client.apply_async(celery.signature("t") | celery.signature("t"))
+            await call.sent()
+
+            async def patiently() -> Any:
+                while True:
+                    with suppress(BackendUnreachable):
+                        return await call.get()
+
+            waiting = asyncio.gather(patiently(), patiently())
+            await asyncio.to_thread(own_redis.stop)
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            await asyncio.to_thread(own_redis.start)
+            await report(celery, call.id, result=1)
+            assert await asyncio.wait_for(waiting, 10) == [1, 1]
 
     async def test_a_result_that_was_given_up_on_is_watched_for_again_once_it_is_refreshed(
         self, store_app: AppFactory, own_redis: Redis
