@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from struct import Struct
 from typing import Any
 
@@ -141,7 +142,8 @@ class DirectPublisher(_Channel):
             pass  # the channel is about to be closed, which is told to all that is on its way
 
     def forget(self, sending: Sending) -> None:
-        self._unconfirmed[self._unconfirmed.index(sending)] = None
+        with suppress(ValueError):  # nothing is known of it any more
+            self._unconfirmed[self._unconfirmed.index(sending)] = None
 
     def _receive_method(self, method: int, data: bytes, begin: int) -> bool:
         if method in (Method.ACK, Method.NACK):

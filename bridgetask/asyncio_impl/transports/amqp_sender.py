@@ -77,6 +77,7 @@ class AmqpSender:
         self._turn: asyncio.Handle | None = None
         self._pump: asyncio.Task[None] | None = None
         self._publisher: Publisher | None = None
+        self._opening = asyncio.Lock()
         #: What is known to exist on the connection: tuples of declarations by their ids.
         self._declared: dict[int, tuple[Declaration, ...]] = {}
         self._known_exchanges: set[str] = {""}
@@ -306,11 +307,12 @@ class AmqpSender:
 
     async def _open_channel(self) -> None:
         """Open a channel to publish on. It replaces an old one only when that is settled."""
-        if self._publisher is None or self._publisher.is_closed:
-            await self._in_flight_settled()
-            self._declared.clear()
-            self._known_exchanges = {""}
-            self._publisher = await self._connection.publisher(self._answered)
+        async with self._opening:  # the pump and connect() may both be here
+            if self._publisher is None or self._publisher.is_closed:
+                await self._in_flight_settled()
+                self._declared.clear()
+                self._known_exchanges = {""}
+                self._publisher = await self._connection.publisher(self._answered)
 
     async def _check_exchange(self, message: OutgoingMessage) -> None:
         """Make sure that an exchange that nobody declared exists.

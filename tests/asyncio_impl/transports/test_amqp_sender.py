@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from celery import Celery, signals
@@ -22,6 +23,8 @@ from bridgetask import (
     SendTimeout,
     Unconfirmed,
 )
+from bridgetask.asyncio_impl.completion import Completion
+from bridgetask.asyncio_impl.transports.amqp_channel import Sending
 
 from ...fakes import proxy
 from ...fix_rabbitmq import MESSAGE_LIMIT, make_app, take
@@ -458,3 +461,26 @@ async def test_the_deadline_of_a_message_that_never_left_is_a_send_timeout(
         with pytest.raises(SendTimeout, match="the deadline passed"):
             await client.send_task("nothing").sent()
         await client.close()
+
+
+async def test_connecting_while_a_message_is_to_go_opens_one_channel_for_both(
+    rabbitmq: RabbitMQ,
+) -> None:
+    async def confirming() -> int:
+        rows = await asyncio.to_thread(rabbitmq.names, "channels", "pid", "confirm")
+        return sum(row[1] == "true" for row in rows)
+
+    before = await confirming()
+    client = Client(make_app("both", rabbitmq.url()))
+    handle = client.send_task("nothing", queue="both", ignore_result=True)
+    await asyncio.gather(client.connect(), handle.sent())
+    assert await confirming() == before + 1
+    await client.close()
+    await asyncio.to_thread(take, rabbitmq.url(), "both")
+
+
+async def test_forgetting_a_message_that_is_not_on_its_way_does_nothing(
+    lonely_client: Client,
+) -> None:
+    sender: Any = lonely_client._session._sender  # type: ignore[union-attr]
+    sender._publisher.forget(Sending(0, MagicMock(body=b""), Completion(), 0, None))
