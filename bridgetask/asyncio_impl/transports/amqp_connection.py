@@ -227,7 +227,12 @@ class AmqpConnection:
             connection.abort()
 
     async def _connect(self, server: Server) -> _Connection:
-        connection = _Connection(server, self._name)
+        try:
+            connection = _Connection(server, self._name)
+        except Exception as error:  # code of the app's own may have to get the password
+            raise BrokerUnreachable(
+                f"can't connect to {server}: {type(error).__name__} while asking for the password"
+            ) from error
         try:
             with translating(f"can't connect to {server}"):
                 try:

@@ -184,10 +184,13 @@ class AmqpConsumer:
                     await self.start()
                 except BridgetaskError as error:
                     logger.warning("Can't consume %s: %s. Trying again", self._queue, error)
-                    await asyncio.sleep(delay * random.uniform(0.8, 1.2))
-                    delay = min(delay * 2, longest)
+                except Exception:  # whatever it is, nobody else would consume again
+                    logger.exception("Can't consume %s. Trying again", self._queue)
                 else:
                     logger.info("Consuming %s again", self._queue)
+                    continue
+                await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+                delay = min(delay * 2, longest)
         finally:
             self._recovery = None
 

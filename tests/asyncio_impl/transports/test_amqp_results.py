@@ -16,7 +16,7 @@ from bridgetask import Client, ResultUndecodable
 
 from ... import tasks
 from ...fakes import proxy
-from ...fix_rabbitmq import make_app
+from ...fix_rabbitmq import make_app, take
 from ...servers import RabbitMQ
 
 Reply = Callable[..., None]
@@ -228,3 +228,55 @@ async def test_a_consumer_that_is_lost_again_as_it_begins_again_is_made_again(
             between.cut()
             assert await handle.get(timeout=10) == "x"
             assert starts == 2
+
+
+async def test_a_password_that_cannot_be_had_for_a_while_is_asked_for_again(
+    app: Celery, rabbitmq: RabbitMQ, collected_logs: Callable[[], list[str]]
+) -> None:
+    missing = 0
+
+    def password() -> str:
+        nonlocal missing
+        if missing:
+            missing -= 1
+            raise ValueError("no token for s3cr3t p@ss/word")
+        return "guest"
+
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app("token", f"amqp://127.0.0.1:{between.port}//", broker_password=password)
+        async with Client(celery) as client:
+            handle = client.send_task("tests.tasks.sleep", (1, "x"))
+            await handle.sent()
+            missing = 1
+            between.cut()
+            assert await handle.get(timeout=10) == "x"
+            assert missing == 0
+            (line,) = [line for line in collected_logs() if "Trying again" in line]
+            assert "ValueError while asking for the password. Trying again" in line
+            missing = 1
+            between.cut()
+            await client.send_task("nothing", queue="token", ignore_result=True).sent()
+            assert missing == 0
+    await asyncio.to_thread(take, rabbitmq.url(), "token")
+
+
+async def test_a_consumer_begins_again_whatever_keeps_it_from_that(
+    app: Celery, rabbitmq: RabbitMQ, collected_logs: Callable[[], list[str]]
+) -> None:
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app("odd", f"amqp://127.0.0.1:{between.port}//")
+        async with Client(celery) as client:
+            handle = client.send_task("tests.tasks.sleep", (1, "x"))
+            await handle.sent()
+            session: Any = client._session
+            consumer = session._results._consumer
+            start = consumer.start
+
+            async def fail() -> None:
+                consumer.start = start
+                raise LookupError("odd")
+
+            consumer.start = fail
+            between.cut()
+            assert await handle.get(timeout=10) == "x"
+            assert any("Trying again" in line for line in collected_logs())
