@@ -23,7 +23,7 @@ import pamqp.exceptions
 import pamqp.frame
 from yarl import URL
 
-from ...errors import BridgetaskError, BrokerUnreachable, Refused
+from ...errors import BridgetaskError, BrokerUnreachable, ClientClosed, Refused
 from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
 from .amqp_channel import (
@@ -63,6 +63,7 @@ class AmqpConnection:
         self._server = next(self._servers)
         self._connection: _Connection | None = None
         self._opening = asyncio.Lock()
+        self._retired = False
         self._declaring: aiormq.Channel | None = None
         self._declared: set[Declaration] = set()
 
@@ -91,6 +92,7 @@ class AmqpConnection:
     async def open(self) -> None:
         """Connect unless connected, trying each server once.
 
+        :raises ClientClosed: it was retired, before or meanwhile.
         :raises Refused: every server that answered turned the login or the virtual host down.
         :raises BrokerUnreachable: no server could be connected to.
         """
@@ -102,12 +104,17 @@ class AmqpConnection:
             self._declared.clear()
             problems: list[BridgetaskError] = []
             for server in self._one_round():
+                self._check_retired()
                 try:
-                    self._connection = await self._connect(server)
+                    connection = await self._connect(server)
                 except BridgetaskError as error:
                     problems.append(error)
-                else:
-                    return
+                    continue
+                if self._retired:
+                    connection.abort()
+                self._check_retired()
+                self._connection = connection
+                return
             raise _no_server(problems)
 
     def _one_round(self) -> Iterator[Server]:
@@ -205,6 +212,14 @@ class AmqpConnection:
         """Go on reading."""
         if self._connection is not None:
             self._connection.streams[0].release()
+
+    def retire(self) -> None:
+        """Never open it again. One that is open stays so until it is closed."""
+        self._retired = True
+
+    def _check_retired(self) -> None:
+        if self._retired:
+            raise ClientClosed("the client was closed")
 
     def forget_declarations(self) -> None:
         """Declare everything again when it is needed next."""

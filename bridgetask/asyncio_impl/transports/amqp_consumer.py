@@ -16,7 +16,7 @@ from typing import Any
 import aiormq
 from aiormq import spec
 
-from ...errors import BridgetaskError
+from ...errors import BridgetaskError, ClientClosed
 from ...wire.message import Declaration
 from .amqp_channel import Deliveries, OnMessage
 from .amqp_connection import AmqpConnection
@@ -75,15 +75,23 @@ class AmqpConsumer:
 
         Cancelling it leaves that under way: where an operation is cancelled, aiormq closes the
         channel under all others that use it.
+
+        :raises ClientClosed: this is closed, or was aborted meanwhile.
         """
         if self.consuming:
             return
+        if self._closed:
+            raise ClientClosed("the client was closed")
         if self._starting is None or self._starting.done():
             self._starting = asyncio.get_running_loop().create_task(
                 self._begin(), name="bridgetask consumer start"
             )
             self._starting.add_done_callback(_retrieve)
-        await asyncio.shield(self._starting)
+        starting = self._starting
+        await asyncio.wait([starting])
+        if starting.cancelled():  # by abort(), and not whoever is here
+            raise ClientClosed("the client was closed")
+        starting.result()
 
     @property
     def consuming(self) -> bool:

@@ -84,11 +84,13 @@ class AmqpControlChannel:
         return purged.message_count or 0
 
     async def close(self) -> None:
+        self._connection.retire()
         await self._consumer.close()
         await self._connection.close()
 
     def abort(self) -> None:
         self._consumer.abort()
+        self._connection.retire()
         self._connection.abort()
 
     def _on_message(self, body: bytes, properties: Properties) -> None:

@@ -398,6 +398,7 @@ class AmqpSender:
 
     def _abandon(self) -> None:
         self._closed = True
+        self._connection.retire()
         self._deadlines.cancel()
         for sending in self._unsettled():
             reason: BridgetaskError = (

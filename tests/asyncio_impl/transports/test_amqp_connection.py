@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from amqp.transport import SSLTransport
 
-from bridgetask import BrokerUnreachable, Client, InvalidOption, Refused
+from bridgetask import BrokerUnreachable, Client, ClientClosed, InvalidOption, Refused
 from bridgetask.asyncio_impl.transports.amqp_socket import tls_context
 from bridgetask.settings import Settings
 
@@ -342,3 +342,41 @@ async def test_a_broker_that_never_answers_is_given_up_in_time() -> None:
     await hasty.close()
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize("what", ["connect", "purge"])
+async def test_closing_while_connecting_leaves_no_connection(rabbitmq: RabbitMQ, what: str) -> None:
+    async with proxy(rabbitmq.port) as between:
+        between.delay = 0.2
+        client = Client(make_app("leaves", f"amqp://127.0.0.1:{between.port}//"))
+        work = client.connect() if what == "connect" else client.control.purge()
+        connecting = asyncio.ensure_future(work)
+        while not between.accepted:
+            await asyncio.sleep(0.01)
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await connecting
+        await asyncio.sleep(0.5)
+        assert between.accepted == 1
+        assert not between._writers
+
+
+async def test_closing_while_results_are_connected_to_is_told(rabbitmq: RabbitMQ) -> None:
+    async with proxy(rabbitmq.port) as reading:
+        celery = make_app(
+            "told",
+            None,
+            broker_read_url=f"amqp://127.0.0.1:{reading.port}//",
+            broker_write_url=rabbitmq.url(),
+        )
+        reading.mute = True
+        client = Client(celery, close_timeout=0.2)
+        connecting = asyncio.create_task(client.connect())
+        while not reading.accepted:
+            await asyncio.sleep(0.01)
+        session: Any = client._session
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await connecting
+        with pytest.raises(ClientClosed):
+            await session._results.prepare()
