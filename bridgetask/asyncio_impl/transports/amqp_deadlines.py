@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from operator import attrgetter
 
 from .amqp_channel import Sending
@@ -22,13 +22,19 @@ class Deadlines:
     may take equally long, they are kept in the order of their deadlines at no cost.
 
     :param on_expired: called with each of them.
+    :param in_flight: the messages that were published and not confirmed. One of them is not settled
+        by its result alone: it keeps others from going.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_expired: Callable[[Sending], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_expired: Callable[[Sending], None],
+        in_flight: Set[Sending],
     ) -> None:
         self._loop = loop
         self._on_expired = on_expired
+        self._in_flight = in_flight
         self._waiting: deque[Sending] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -44,8 +50,8 @@ class Deadlines:
 
     def tidy(self) -> None:
         """Let go of messages that have been settled."""
-        waiting = self._waiting
-        while waiting and waiting[0].delivery.done:
+        waiting, in_flight = self._waiting, self._in_flight
+        while waiting and waiting[0].delivery.done and waiting[0] not in in_flight:
             waiting.popleft()
 
     def cancel(self) -> None:
@@ -62,9 +68,9 @@ class Deadlines:
     def _expire(self) -> None:
         self._timer = None
         waiting, now = self._waiting, self._loop.time()
-        while waiting and (waiting[0].delivery.done or waiting[0].deadline <= now):
-            sending = waiting.popleft()
-            if not sending.delivery.done:
-                self._on_expired(sending)
+        self.tidy()
+        while waiting and waiting[0].deadline <= now:
+            self._on_expired(waiting.popleft())
+            self.tidy()
         if waiting and self._timer is None:
             self._set_timer()

@@ -73,7 +73,7 @@ class AmqpSender:
         #: What was prepared last, and the last message that it was prepared for.
         self._prepared: tuple[Receiver | None, int] = None, -1
         self._settled = asyncio.Event()
-        self._deadlines = Deadlines(loop, self._expire)
+        self._deadlines = Deadlines(loop, self._expire, self._in_flight)
         self._turn: asyncio.Handle | None = None
         self._pump: asyncio.Task[None] | None = None
         self._publisher: Publisher | None = None

@@ -320,6 +320,30 @@ async def test_a_result_settles_a_send_that_was_never_confirmed(
             assert published.count(handle.id) == 1
 
 
+async def test_a_message_that_was_answered_and_never_confirmed_makes_room_at_its_deadline(
+    app: Celery, rabbitmq: RabbitMQ
+) -> None:
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app(
+            "room",
+            None,
+            broker_read_url=rabbitmq.url(),
+            broker_write_url=f"amqp://127.0.0.1:{between.port}//",
+        )
+        async with Client(celery, max_in_flight=1, send_timeout=2) as client:
+            sender: Any = client._session._sender  # type: ignore[union-attr]
+            assert await client.send_task("tests.tasks.add", (1, 1)) == 2
+            while sender._in_flight:
+                await asyncio.sleep(0.01)
+            between.mute = True
+            assert await client.send_task("tests.tasks.add", (2, 2)) == 4
+            await asyncio.sleep(1)  # its confirm is lost
+            between.mute = False
+            handle = client.send_task("tests.tasks.add", (3, 3))
+            await handle.sent()
+            assert await handle == 6
+
+
 async def test_an_earlier_attempt_that_got_no_answer_makes_a_refusal_unknown(
     rabbitmq: RabbitMQ,
 ) -> None:
