@@ -118,6 +118,8 @@ class DirectPublisher(_Channel):
         self._encoder = PublishEncoder(self._number, frame_max)
         self._properties = PropertiesDecoder()
         self._out: list[bytes] = []
+        #: What is yet to be written of a message that the socket can't take in one go.
+        self._draining: deque[bytes] = deque()
         #: Messages by delivery tag, beginning with ``_first``; None where one is settled.
         self._unconfirmed: deque[Sending | None] = deque()
         self._first = 1
@@ -133,10 +135,11 @@ class DirectPublisher(_Channel):
             self._out.clear()
 
     async def drain(self) -> None:
-        pieces, self._out = self._out, []
+        self._draining.extend(self._out)
+        self._out.clear()
         try:
-            for piece in pieces:
-                self._writer.write(piece)
+            while self._draining:
+                self._writer.write(self._draining.popleft())
                 await self._writer.drain()
         except OSError:
             pass  # the channel is about to be closed, which is told to all that is on its way
@@ -153,6 +156,11 @@ class DirectPublisher(_Channel):
         if method == Method.RETURN:
             self._returned = read_return(data, begin + _LONG.size)
             return True
+        if method == Method.CHANNEL_CLOSE:
+            # aiormq answers that in the next turn. RabbitMQ drops the connection where the answer
+            # comes within a message, and where the rest of a message comes after the answer.
+            while self._draining:
+                self._writer.write(self._draining.popleft())
         return False
 
     def _confirmed(self, tag: int, multiple: bool, *, acknowledged: bool) -> None:
@@ -201,6 +209,7 @@ class DirectPublisher(_Channel):
     def _closed(self, error: BaseException | None) -> None:
         lost, self._unconfirmed = self._unconfirmed, deque()
         self._out.clear()
+        self._draining.clear()
         for sending in reversed(lost):  # each goes back to its place, before all others
             if sending is not None:
                 self._on_settled(sending, translated(error))

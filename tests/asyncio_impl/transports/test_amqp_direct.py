@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import aiormq
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
-from bridgetask import Client, NotRoutable
+from bridgetask import Client, NotRoutable, Refused
+from bridgetask.asyncio_impl.completion import Completion
 from bridgetask.asyncio_impl.transports import amqp_reader
+from bridgetask.asyncio_impl.transports.amqp_channel import Sending
 from bridgetask.asyncio_impl.transports.amqp_connection import AmqpConnection
 from bridgetask.asyncio_impl.transports.amqp_direct import DirectPublisher
 from bridgetask.asyncio_impl.transports.amqp_reader import FrameReader
@@ -276,6 +279,34 @@ async def test_a_body_of_many_frames_comes_back_as_not_routable(lonely_client: C
         ).sent()
     with pytest.raises(NotRoutable):
         await lonely_client.send_task("nothing", exchange="amq.topic", routing_key="no").sent()
+
+
+async def test_a_channel_that_is_closed_within_a_message_takes_nothing_else_with_it(
+    connection: AmqpConnection,
+) -> None:
+    settled: list[tuple[int, Any]] = []
+    publisher = await connection.publisher(
+        lambda sending, error: settled.append((sending.number, error))
+    )
+    for number, exchange, size in ((0, "missing", 1), (1, "", 30_000_000)):
+        message: Any = MagicMock(
+            exchange=exchange,
+            routing_key="pinned",
+            mandatory=False,
+            properties={},
+            encoded_properties=b"",
+            body=bytes(size),
+        )
+        publisher.publish(Sending(number, message, Completion(), 0, None))
+    await publisher.drain()
+    async with asyncio.timeout(10):
+        while len(settled) < 2:
+            await asyncio.sleep(0.01)
+    assert [number for number, _ in settled] == [1, 0]
+    assert all(isinstance(error, Refused) and error.code == 404 for _, error in settled)
+    await asyncio.sleep(0.5)  # a frame that belongs nowhere would have ended the connection
+    assert connection.is_open
+    assert not (await connection.channel(confirms=True)).is_closed
 
 
 async def test_nothing_is_left_of_messages_that_are_settled(
