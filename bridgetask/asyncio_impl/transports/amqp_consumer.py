@@ -120,7 +120,9 @@ class AmqpConsumer:
         self._consumer_tag = consuming.consumer_tag
         self._channel = channel
         channel.closing.add_done_callback(partial(self._lost, channel))
-        if not self._closed:
+        if self._closed:
+            await self._stop()  # close() may have been cancelled while it waited for this
+        else:
             self._on_consuming()
 
     def abort(self) -> None:
@@ -138,6 +140,9 @@ class AmqpConsumer:
             await asyncio.wait([self._recovery])
         if self._starting is not None:
             await asyncio.wait([self._starting])
+        await self._stop()
+
+    async def _stop(self) -> None:
         channel, self._channel = self._channel, None
         if channel is None or channel.is_closed or self._consumer_tag is None:
             return

@@ -230,6 +230,23 @@ async def test_a_consumer_that_is_lost_again_as_it_begins_again_is_made_again(
             assert starts == 2
 
 
+async def test_a_consumer_whose_close_was_cancelled_does_not_stay(rabbitmq: RabbitMQ) -> None:
+    async with proxy(rabbitmq.port) as between:
+        between.delay = 0.1
+        async with Client(make_app("stays", f"amqp://127.0.0.1:{between.port}//")) as client:
+            session: Any = client._session
+            consumer = session._control._consumer
+            starting = asyncio.create_task(consumer.start())
+            await asyncio.sleep(0.05)
+            closing = asyncio.create_task(consumer.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await starting
+            assert not consumer.consuming
+            queues = await asyncio.to_thread(rabbitmq.names, "queues", "name")
+            assert [consumer._queue] not in queues
+
+
 async def test_a_password_that_cannot_be_had_for_a_while_is_asked_for_again(
     app: Celery, rabbitmq: RabbitMQ, collected_logs: Callable[[], list[str]]
 ) -> None:
