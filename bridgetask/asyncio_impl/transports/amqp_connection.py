@@ -65,6 +65,7 @@ class AmqpConnection:
         self._opening = asyncio.Lock()
         self._retired = False
         self._declaring: aiormq.Channel | None = None
+        self._opening_declaring = asyncio.Lock()
         self._declared: set[Declaration] = set()
 
     @property
@@ -178,10 +179,12 @@ class AmqpConnection:
         """
         if declaration in self._declared:
             return
-        if self._declaring is None or self._declaring.is_closed:
-            self._declaring = await self.channel(confirms=False)
+        async with self._opening_declaring:
+            if self._declaring is None or self._declaring.is_closed:
+                self._declaring = await self.channel(confirms=False)
+            channel = self._declaring
         async with self.answering():
-            await _declare(self._declaring, declaration)
+            await _declare(channel, declaration)
         self._declared.add(declaration)
 
     @asynccontextmanager

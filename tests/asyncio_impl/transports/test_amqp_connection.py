@@ -18,6 +18,7 @@ from amqp.transport import SSLTransport
 from bridgetask import BrokerUnreachable, Client, ClientClosed, InvalidOption, Refused
 from bridgetask.asyncio_impl.transports.amqp_socket import tls_context
 from bridgetask.settings import Settings
+from bridgetask.wire.message import Declaration
 
 from ...fakes import proxy
 from ...fix_rabbitmq import make_app, take
@@ -380,3 +381,20 @@ async def test_closing_while_results_are_connected_to_is_told(rabbitmq: RabbitMQ
             await connecting
         with pytest.raises(ClientClosed):
             await session._results.prepare()
+
+
+async def test_all_that_is_declared_at_once_is_declared_on_one_channel(
+    rabbitmq: RabbitMQ, lonely_client: Client
+) -> None:
+    async def channels() -> int:
+        return len(await asyncio.to_thread(rabbitmq.names, "channels", "pid"))
+
+    before = await channels()
+    session: Any = lonely_client._session
+    connection = session._sender._connection
+    exchanges = [
+        Declaration.of("exchange_declare", name, {"type": "direct", "passive": True})
+        for name in ("amq.direct", "amq.topic")
+    ]
+    await asyncio.gather(*map(connection.declare, exchanges))
+    assert await channels() == before + 1
