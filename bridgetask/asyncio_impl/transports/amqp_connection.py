@@ -202,9 +202,17 @@ class AmqpConnection:
                     yield
         except BrokerUnreachable as error:
             # A blocked broker does not even read. It will, and what it has taken is confirmed then.
-            if isinstance(error.__cause__, TimeoutError) and not self.is_blocked:
+            # What it says while the connection is held is not read here.
+            quiet = self.is_blocked or self.is_held
+            if isinstance(error.__cause__, TimeoutError) and not quiet:
                 self.abort()  # whoever else uses it would wait in vain, too
             raise
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is read for now."""
+        connection = self._connection
+        return connection is not None and connection.streams[0].is_held
 
     def hold(self) -> None:
         """Read nothing more for now, as long as this connection lasts."""

@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
-from bridgetask import Client, ResultUndecodable
+from bridgetask import BrokerUnreachable, Client, ResultUndecodable
 
 from ... import tasks
 from ...fakes import proxy
@@ -297,3 +297,20 @@ async def test_a_consumer_begins_again_whatever_keeps_it_from_that(
             between.cut()
             assert await handle.get(timeout=10) == "x"
             assert any("Trying again" in line for line in collected_logs())
+
+
+async def test_a_connection_that_is_held_is_not_given_up_for_giving_no_answer(
+    app: Celery, rabbitmq: RabbitMQ
+) -> None:
+    celery = make_app("held", rabbitmq.url(), broker_connection_timeout=1)
+    async with Client(celery) as client:
+        session: Any = client._session
+        connection = session._results._consumer._connection
+        session._results._decoding.on_full()
+        with pytest.raises(BrokerUnreachable, match="no answer in time"):
+            await connection.channel(confirms=False)
+        assert connection.is_open
+        session._results._decoding.on_room()
+        assert session._results.ready
+        assert await client.send_task("tests.tasks.add", (1, 1)) == 2
+        await (await connection.channel(confirms=False)).close()
