@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import warnings
+import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -44,6 +46,18 @@ logger: logging.Logger = logging.getLogger("bridgetask")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: The clients of this process.
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Make the locks anew after a fork: a thread that held one has not come along."""
+    for client in _clients:
+        client._making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Client:
@@ -113,6 +127,10 @@ class Client:
         self._session: Session | None = None
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
+        #: Held while the wire or the session is made, or taken away: with Twisted, the reactor's
+        #: thread and the loop's may both be the first to need them.
+        self._making = threading.RLock()
+        _clients.add(self)
         preload(self.app)
 
     #: Makes the transports; ``bridgetask.testing`` has others.
@@ -311,7 +329,8 @@ class Client:
         :raises WrongEventLoop: the client belongs to another event loop that still runs.
         """
         self._closed = True
-        session, self._session = self._session, None
+        with self._making:
+            session, self._session = self._session, None
         if session is None or not session.usable:
             return
         if asyncio.get_running_loop() is not session.loop:
@@ -366,15 +385,18 @@ class Client:
         A forked process makes one of its own, so that results come to the one that sent the task.
         """
         if self._built_wire is None or self._process != os.getpid():
-            reply_to = f"bridgetask.results.{uuid4()}"
-            self._built_wire = Wire.of(
-                self.app,
-                reply_to,
-                heartbeat=self._heartbeat,
-                max_in_flight=self._max_in_flight,
-                max_result_size=self._max_result_size,
-            )
-            self._process = os.getpid()
+            with self._making:
+                # Again: another thread may have made it meanwhile.
+                if self._built_wire is None or self._process != os.getpid():
+                    reply_to = f"bridgetask.results.{uuid4()}"
+                    self._built_wire = Wire.of(
+                        self.app,
+                        reply_to,
+                        heartbeat=self._heartbeat,
+                        max_in_flight=self._max_in_flight,
+                        max_result_size=self._max_result_size,
+                    )
+                    self._process = os.getpid()  # last: it vouches for the wire
         return self._built_wire
 
     @property
@@ -394,15 +416,20 @@ class Client:
     def _session_on(self, loop: asyncio.AbstractEventLoop) -> Session:
         """Return the session, making one that belongs to ``loop`` where there is none."""
         self._check_open()
-        if self._session is None or not self._session.usable:
-            self._session = Session(
-                self._wire,
-                loop,
-                self._connect,
-                send_timeout=self._send_timeout,
-                max_queued=self._max_queued,
-            )
-        return self._session
+        session = self._session
+        if session is None or not session.usable:
+            with self._making:
+                self._check_open()
+                session = self._session  # another thread may have made it meanwhile
+                if session is None or not session.usable:
+                    session = self._session = Session(
+                        self._wire,
+                        loop,
+                        self._connect,
+                        send_timeout=self._send_timeout,
+                        max_queued=self._max_queued,
+                    )
+        return session
 
     def _check_open(self) -> None:
         if self._closed:

@@ -119,6 +119,35 @@ def test_one_client_serves_two_event_loops_one_after_the_other(app: Celery) -> N
     assert asyncio.run(call_and_close()) == 4
 
 
+def test_a_fork_while_another_thread_makes_the_session_hangs_nobody() -> None:
+    program = """
+import os, signal, threading
+from celery import Celery
+from bridgetask import Client
+
+client = Client(Celery(broker="amqp://", backend="rpc://"))
+making, forked = threading.Event(), threading.Event()
+
+def make():
+    with client._making:
+        making.set()
+        forked.wait()
+
+thread = threading.Thread(target=make)
+thread.start()
+making.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(10)
+    client._wire
+    os._exit(0)
+forked.set()
+print(os.waitpid(pid, 0)[1])
+"""
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, check=True, timeout=30).stdout == b"0\n"
+
+
 def test_use_from_another_loop_is_a_clear_error(app: Celery) -> None:
     client = Client(app)
     loop = asyncio.new_event_loop()

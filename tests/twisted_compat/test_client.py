@@ -71,6 +71,17 @@ class TestTwistedCelery(TwistedCase):
         self.assertEqual(len(loops), 0 if ON_ASYNCIO else 1)
         yield defer.gatherResults([each.disconnect() for each in others])
 
+    @defer.inlineCallbacks
+    def test_what_is_called_in_the_first_turn_shares_one_session(self) -> Any:
+        for _ in range(20):
+            tx_app = TwistedCelery(self.app)
+            connected = tx_app.connect()  # on the loop's thread, while this one calls a task
+            d = tx_app.delay(tasks.add, 1, 2).addTimeout(5, reactor)
+            self.assertEqual((yield d), 3)
+            yield connected
+            self.assertIs(d.task._session, tx_app.client._session)
+            yield tx_app.disconnect()
+
     def test_bad_input_raises_at_the_call(self) -> None:
         with self.assertRaisesRegex(InvalidOption, "args: must be a list or tuple"):
             self.tx_app.send_task("tests.tasks.add", args="ab")
