@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from ..asyncio_impl.client import Client
 from ..asyncio_impl.handles import handle_by_id
 from ..asyncio_impl.submission import submission_of
+from ..errors import ClientClosed
 from ..wire.canvas import group_of
 from ..wire.recorder import RecordedCall, is_signature, is_task
 from .control import DeferredEvents, TwistedControl
@@ -178,6 +179,8 @@ class TwistedCelery:
     def _acquired(self) -> EventLoop:
         """Return the event loop to run on, chosen when it is first needed."""
         if self._event_loop is None or not self._event_loop.usable:
+            if self._disconnecting is not None:  # the client itself may not be closed yet
+                raise ClientClosed("the client is closed")
             if self._reactor is None:
                 from twisted.internet import reactor
 

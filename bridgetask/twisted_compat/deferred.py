@@ -19,7 +19,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from ..errors import InvalidOption
+from ..errors import ClientClosed, InvalidOption
 
 __all__ = ["EventLoop", "QuietDeferred", "event_loop_for", "for_each", "install"]
 
@@ -61,6 +61,8 @@ class EventLoop(ABC):
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: Whether it ends, or has ended: nothing can be run on it any more.
+        self._ending = False
 
     @property
     @abstractmethod
@@ -115,13 +117,20 @@ class EventLoop(ABC):
 
         def finished(task: asyncio.Task[T]) -> None:
             self._tasks.discard(task)
-            done(_outcome(task))
+            done(self._outcome(task))
 
         # A task, always: asyncio.timeout needs one, and fromCoroutine can't await futures.
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)  # asyncio itself does not hold it
         task.add_done_callback(finished)
         return task
+
+    def _outcome(self, task: asyncio.Task[T]) -> T | Failure:
+        """Return what a task came to. Asking keeps asyncio from complaining that nobody did."""
+        if task.cancelled():
+            return Failure(_closed() if self._ending else CancelledError())
+        error = task.exception()
+        return task.result() if error is None else Failure(error)
 
 
 class QuietDeferred(Deferred[T]):
@@ -232,6 +241,8 @@ class _LoopThread(EventLoop):
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            # Else the Deferreds of what still runs would never fire.
+            self.loop.run_until_complete(_cancel_all_others())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
             asyncio.set_event_loop(None)
@@ -250,6 +261,11 @@ class _LoopThread(EventLoop):
     def run(
         self, coroutine: Coroutine[Any, Any, T], done: Callable[[T | Failure], object]
     ) -> Callable[[], Any]:
+        # Known without a lock: this is called in the reactor's thread, and so is release().
+        if self._ending:
+            coroutine.close()
+            done(Failure(_closed()))
+            return lambda: None
         task: asyncio.Task[T] | None = None
 
         def start() -> None:
@@ -257,6 +273,8 @@ class _LoopThread(EventLoop):
             task = self._start(coroutine, self.in_reactor(done))
 
         def cancel() -> None:
+            if self._ending:
+                return  # which cancels it, too
             # It was started before: the loop runs what it is given in order.
             self.call(lambda: task.cancel() if task is not None else None)
 
@@ -269,12 +287,17 @@ class _LoopThread(EventLoop):
             if self._users:
                 return
             type(self)._shared = None
+        self._ending = True
         self.call(self.loop.stop)
 
 
-def _outcome(task: asyncio.Task[T]) -> T | Failure:
-    """Return what a task came to. Asking keeps asyncio from complaining that nobody did."""
-    if task.cancelled():
-        return Failure(CancelledError())
-    error = task.exception()
-    return task.result() if error is None else Failure(error)
+def _closed() -> ClientClosed:
+    return ClientClosed("the client was closed, and its event loop has ended")
+
+
+async def _cancel_all_others() -> None:
+    """Cancel all tasks but this one, and return once they have ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -7,6 +7,7 @@ import inspect
 import threading
 from typing import Any
 
+import pytest
 from celery import Celery
 from twisted.internet import defer, reactor, task
 from twisted.trial import unittest
@@ -115,6 +116,51 @@ class TestTwistedCelery(TwistedCase):
         yield d.sent()
         yield self.tx_app.disconnect()
         yield self.assertFailure(d, ClientClosed)
+
+    @defer.inlineCallbacks
+    def test_disconnecting_refuses_calls_at_once(self) -> Any:
+        yield self.tx_app.connect()
+        disconnected = self.tx_app.disconnect()
+        with self.assertRaises(ClientClosed):
+            self.tx_app.delay(tasks.add, 1, 1)
+        yield disconnected
+
+    @pytest.mark.skipif(ON_ASYNCIO, reason="the loop is the reactor's, and runs on")
+    @defer.inlineCallbacks
+    def test_disconnecting_errbacks_what_still_runs_on_the_loop(self) -> Any:
+        ended: list[str] = []
+
+        async def wait() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0.1)
+                ended.append("yes")
+
+        async def slow_items() -> Any:
+            yield 1
+            await asyncio.sleep(60)
+
+        d = self.tx_app.run(wait())
+        mapped = self.tx_app.map(tasks.add.s(1), slow_items())
+        yield self.tx_app.connect()
+        yield self.tx_app.disconnect()
+        yield self.assertFailure(d, ClientClosed)
+        yield self.assertFailure(mapped, ClientClosed)
+        self.assertEqual(ended, ["yes"])
+
+    @pytest.mark.skipif(ON_ASYNCIO, reason="the loop is the reactor's, and runs on")
+    @defer.inlineCallbacks
+    def test_what_is_cancelled_or_asked_for_after_the_loops_end_fires(self) -> Any:
+        called = self.tx_app.apply_async(tasks.add, (1, 1), countdown=60)
+        d = self.tx_app.run(asyncio.sleep(60))
+        yield called.sent()
+        yield self.tx_app.disconnect()
+        d.cancel()
+        self.failureResultOf(d, defer.CancelledError)
+        yield self.assertFailure(called, ClientClosed)
+        yield self.loop_thread_ended()
+        self.failureResultOf(called.refresh(), ClientClosed)
 
     @defer.inlineCallbacks
     def test_control_gives_deferreds(self) -> Any:
