@@ -204,7 +204,10 @@ class PendingResults:
         return len(self._outcomes)
 
     def __iter__(self) -> Iterator[Outcome]:
-        return iter(list(self._outcomes.values()))
+        # With Twisted, the reactor's thread registers others meanwhile. Copying the references is
+        # one call of C; iterating over the values is not.
+        references = self._outcomes.valuerefs()
+        return iter([outcome for each in references if (outcome := each()) is not None])
 
     @property
     def unfinished(self) -> int:

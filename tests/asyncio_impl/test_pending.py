@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 import traceback
 import tracemalloc
 
@@ -20,6 +21,19 @@ def test_an_outcome_lives_as_long_as_somebody_holds_it() -> None:
     del outcome
     gc.collect()
     assert len(results) == 0
+
+
+def test_another_thread_may_register_while_all_are_looked_at() -> None:
+    results = PendingResults()
+    held = [results.register(str(number)) for number in range(20_000)]
+    registering = threading.Thread(
+        target=lambda: held.extend(results.register(f"more {number}") for number in range(40_000))
+    )
+    registering.start()
+    while registering.is_alive():
+        assert results.unfinished >= 20_000
+    registering.join()
+    assert results.unfinished == 60_000
 
 
 def test_results_of_linked_tasks_may_come_in_any_order() -> None:
