@@ -167,8 +167,10 @@ class _Stream:
             self._subscription = self._session.subscribe(self.capture, self)
         self._session.check_loop()
         if not self._started:
-            await self._session.start(self._subscription)
-            self._started = True  # from now on it sees to it by itself
+            subscription = self._subscription
+            await self._session.start(subscription)
+            if subscription is self._subscription:  # else this was closed meanwhile
+                self._started = True  # from now on it sees to it by itself
 
     async def next(self) -> dict[str, Any]:
         while not self._buffer:

@@ -339,6 +339,20 @@ async def test_a_capture_can_be_started_again(rabbitmq: RabbitMQ, quiet_client: 
     assert events._stream.capture.queue not in await queues(rabbitmq)
 
 
+async def test_a_capture_that_is_closed_while_it_starts_can_be_started_again(
+    quiet_client: Client,
+) -> None:
+    for delay in (0, 0.001, 0.002, 0.004, 0.008):
+        events = quiet_client.events()
+        starting = asyncio.create_task(events.start())
+        await asyncio.sleep(delay)
+        await events.aclose()
+        await starting
+        async with events:
+            await send(quiet_client.app, "worker-online")
+            assert (await asyncio.wait_for(anext(events), 10))["type"] == "worker-online"
+
+
 async def test_closing_ends_an_iteration_that_waits(quiet_client: Client) -> None:
     events = quiet_client.events()
 
