@@ -75,6 +75,7 @@ class RedisSubscriber:
         self._wakeup = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._released = 0.0
         self._lost = False
         self._tasks = [
             self._loop.create_task(self._until_lost(work), name="bridgetask Redis subscriber")
@@ -133,6 +134,7 @@ class RedisSubscriber:
     def release(self) -> None:
         """Go on handling messages."""
         self._room.set()
+        self._released = self._loop.time()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -195,16 +197,24 @@ class RedisSubscriber:
             while self._queue:
                 command = self._queue.popleft()
                 command.unconfirmed = len(command.channels) or 1
-                command.expiry = self._loop.call_later(
-                    self._settings.answer_timeout, self._expire, command
-                )
+                self._expire_at(self._loop.time() + self._settings.answer_timeout, command)
                 self._outstanding.append(command)
                 await self._connection.send_packed_command(
                     self._connection.pack_command(command.verb, *command.channels),
                     check_health=False,
                 )
 
+    def _expire_at(self, deadline: float, command: _Command) -> None:
+        command.expiry = self._loop.call_at(deadline, self._expire, command)
+
     def _expire(self, command: _Command) -> None:
+        # While this is held, and until just after, the answer may be there and not be read yet.
+        now = self._loop.time()
+        since = self._released if self._room.is_set() else now
+        deadline = since + self._settings.answer_timeout
+        if deadline > now:
+            self._expire_at(deadline, command)
+            return
         self._lose(BackendUnreachable(f"{self._settings.address} did not answer {command.verb}"))
 
     def _settle(self, command: _Command, error: BridgetaskError | None = None) -> None:
