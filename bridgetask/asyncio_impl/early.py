@@ -20,7 +20,7 @@ class EarlyUpdates:
     """Keeps what linked tasks report until somebody asks for it.
 
     That may come before the result of the task that called them, which is what names them. Or
-    nobody will ever ask: the oldest tasks are forgotten.
+    nobody will ever ask: the oldest tasks are forgotten. One thread at a time may use it.
     """
 
     def __init__(self) -> None:

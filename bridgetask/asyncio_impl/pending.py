@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -198,6 +199,9 @@ class PendingResults:
         self.expects_links: bool = False
         #: Updates of tasks that other tasks called, and that nobody has asked for yet.
         self._early = EarlyUpdates()
+        #: Held while an update is kept for nobody, or an outcome is made. With Twisted, the
+        #: reactor's thread does the latter: the update must reach the outcome one way or the other.
+        self._registering = threading.RLock()
         self._dropped = LimitedLog(logger)
 
     def __len__(self) -> int:
@@ -222,10 +226,15 @@ class PendingResults:
     def register(self, task_id: str) -> Outcome:
         """Return the outcome of a task, the same one for the same id."""
         outcome = self._outcomes.get(task_id)
-        if outcome is None:
-            outcome = self._outcomes[task_id] = Outcome(task_id, self)
-            for update in self._early.take(task_id):
-                outcome.apply(update)
+        if outcome is not None:
+            return outcome
+        with self._registering:
+            outcome = self._outcomes.get(task_id)  # another thread may have made it meanwhile
+            if outcome is None:
+                outcome = Outcome(task_id, self)
+                for update in self._early.take(task_id):
+                    outcome.apply(update)
+                self._outcomes[task_id] = outcome  # last: later updates follow those
         return outcome
 
     def begin(self, task_id: str) -> Outcome:
@@ -250,8 +259,12 @@ class PendingResults:
         """
         outcome = self._outcomes.get(update.task_id)
         if outcome is None and (update.parent_id is not None or self.expects_links):
-            self._early.keep(update, size)
-        elif outcome is None:
+            with self._registering:
+                outcome = self._outcomes.get(update.task_id)
+                if outcome is None:
+                    self._early.keep(update, size)
+                    return
+        if outcome is None:
             logger.debug("Nobody waits for the %.40r of task %.100r", update.state, update.task_id)
         else:
             outcome.apply(update)

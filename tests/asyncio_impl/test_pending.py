@@ -10,7 +10,7 @@ import pytest
 
 from bridgetask import ClientClosed, ResultUndecodable, TaskUpdate
 from bridgetask.asyncio_impl import early
-from bridgetask.asyncio_impl.pending import PendingResults
+from bridgetask.asyncio_impl.pending import Outcome, PendingResults
 
 
 def test_an_outcome_lives_as_long_as_somebody_holds_it() -> None:
@@ -34,6 +34,24 @@ def test_another_thread_may_register_while_all_are_looked_at() -> None:
         assert results.unfinished >= 20_000
     registering.join()
     assert results.unfinished == 60_000
+
+
+def test_a_linked_task_may_be_asked_for_just_as_it_reports() -> None:
+    results = PendingResults()
+    outcomes: list[Outcome] = []
+    asking = threading.Thread(target=lambda: outcomes.append(results.register("child")))
+    keep = results._early.keep
+
+    def keep_while_it_is_asked_for(update: TaskUpdate, size: int) -> None:
+        asking.start()
+        asking.join(0.2)
+        keep(update, size)
+
+    results._early.keep = keep_while_it_is_asked_for  # type: ignore[method-assign]
+    results.deliver(TaskUpdate("child", "SUCCESS", 2, parent_id="t"), size=10)
+    asking.join()
+    assert outcomes[0].final is not None
+    assert results._early._size == 0
 
 
 def test_results_of_linked_tasks_may_come_in_any_order() -> None:
