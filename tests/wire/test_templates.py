@@ -74,7 +74,7 @@ def test_members_of_a_group_are_of_one_kind(app: Celery, recorder: Recorder) -> 
     @app.task(name="member", shared=False)
     def member(number: int) -> None: ...
 
-    made = group(member.s(number) for number in range(6))
+    made = group([member.s(number) for number in range(6)])
     messages = recorder.apply_async(made, None, None, {}).messages
     assert len(recorder.templates) == 1
     assert [headers(each)["group_index"] for each in messages] == list(range(6))
