@@ -316,6 +316,7 @@ class Client:
         :raises Refused: the brokers turned the login or the virtual host down.
         :raises BackendError: Redis, if results come from there, can't be used.
         :raises InvalidOption: the app's configuration can't be used.
+        :raises ClientClosed: the client was closed, before or meanwhile.
         """
         await self._running_session().connect()
 
