@@ -122,8 +122,8 @@ class Client:
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
         self._max_result_size = _checked_size(max_result_size)
-        self._built_wire: Wire | None = None
-        self._process = 0
+        self._built_wire: Wire
+        self._process = 0  # the one whose wire it is: none yet
         self._session: Session | None = None
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
@@ -385,20 +385,19 @@ class Client:
 
         A forked process makes one of its own, so that results come to the one that sent the task.
         """
-        if self._built_wire is None or self._process != os.getpid():
-            with self._making:
-                # Again: another thread may have made it meanwhile.
-                if self._built_wire is None or self._process != os.getpid():
-                    reply_to = f"bridgetask.results.{uuid4()}"
-                    self._built_wire = Wire.of(
-                        self.app,
-                        reply_to,
-                        heartbeat=self._heartbeat,
-                        max_in_flight=self._max_in_flight,
-                        max_result_size=self._max_result_size,
-                    )
-                    self._process = os.getpid()  # last: it vouches for the wire
-        return self._built_wire
+        if self._process == os.getpid():
+            return self._built_wire
+        with self._making:
+            if self._process != os.getpid():  # else another thread has made it meanwhile
+                self._built_wire = Wire.of(
+                    self.app,
+                    f"bridgetask.results.{uuid4()}",
+                    heartbeat=self._heartbeat,
+                    max_in_flight=self._max_in_flight,
+                    max_result_size=self._max_result_size,
+                )
+                self._process = os.getpid()  # last: it vouches for the wire
+            return self._built_wire
 
     @property
     def _reply_to(self) -> str:
@@ -418,19 +417,20 @@ class Client:
         """Return the session, making one that belongs to ``loop`` where there is none."""
         self._check_open()
         session = self._session
-        if session is None or not session.usable:
-            with self._making:
-                self._check_open()
-                session = self._session  # another thread may have made it meanwhile
-                if session is None or not session.usable:
-                    session = self._session = Session(
-                        self._wire,
-                        loop,
-                        self._connect,
-                        send_timeout=self._send_timeout,
-                        max_queued=self._max_queued,
-                    )
-        return session
+        if session is not None and session.usable:
+            return session
+        with self._making:
+            self._check_open()
+            session = self._session  # another thread may have made it meanwhile
+            if session is None or not session.usable:
+                session = self._session = Session(
+                    self._wire,
+                    loop,
+                    self._connect,
+                    send_timeout=self._send_timeout,
+                    max_queued=self._max_queued,
+                )
+            return session
 
     def _check_open(self) -> None:
         if self._closed:

@@ -23,7 +23,7 @@ import pamqp.exceptions
 import pamqp.frame
 from yarl import URL
 
-from ...errors import BridgetaskError, BrokerUnreachable, ClientClosed, Refused
+from ...errors import BrokerUnreachable, ClientClosed, NotSent, Refused
 from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
 from .amqp_channel import (
@@ -103,19 +103,15 @@ class AmqpConnection:
             await self.close()
             self._declaring = None
             self._declared.clear()
-            problems: list[BridgetaskError] = []
+            problems: list[NotSent] = []
             for server in self._one_round():
                 self._check_retired()
                 try:
-                    connection = await self._connect(server)
-                except BridgetaskError as error:
+                    self._connection = await self._connect(server)
+                except NotSent as error:
                     problems.append(error)
-                    continue
-                if self._retired:
-                    connection.abort()
-                self._check_retired()
-                self._connection = connection
-                return
+                else:
+                    return
             raise _no_server(problems)
 
     def _one_round(self) -> Iterator[Server]:
@@ -265,6 +261,7 @@ class AmqpConnection:
                     await connection.connect(timeout=server.connect_timeout)
                 except aiormq.exceptions.InvalidFrameError as error:
                     raise connection.refusal() or error from error
+            self._check_retired()
         except BaseException:
             connection.abort()
             raise
@@ -272,11 +269,11 @@ class AmqpConnection:
         return connection
 
 
-def _no_server(problems: list[BridgetaskError]) -> BridgetaskError:
+def _no_server(problems: list[NotSent]) -> NotSent:
     message = "; ".join(map(str, problems))
     last = problems[-1]
     if all(isinstance(problem, Refused) for problem in problems):
-        error: BridgetaskError = Refused(message, code=getattr(last, "code", None))
+        error: NotSent = Refused(message, code=getattr(last, "code", None))
     else:
         error = BrokerUnreachable(message)
     error.__cause__ = last.__cause__

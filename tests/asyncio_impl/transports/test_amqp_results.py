@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu import Connection
 
-from bridgetask import BrokerUnreachable, Client, ResultUndecodable
+from bridgetask import AsyncResult, BrokerUnreachable, Client, ResultUndecodable
 
 from ... import tasks
-from ...fakes import proxy
+from ...fakes import Proxy, proxy
 from ...fix_rabbitmq import make_app, take
 from ...servers import RabbitMQ
 
@@ -202,32 +203,41 @@ async def test_a_linked_task_reports_though_the_connection_was_lost_before_anybo
             assert await child.get(timeout=10) == "x"
 
 
-async def test_a_consumer_that_is_lost_again_as_it_begins_again_is_made_again(
-    app: Celery, rabbitmq: RabbitMQ
-) -> None:
+@asynccontextmanager
+async def awaiting_a_result(
+    rabbitmq: RabbitMQ, **settings: Any
+) -> AsyncIterator[tuple[Client, AsyncResult[Any], Proxy]]:
+    """Yield a client, the handle of a task that a worker has begun, and the proxy between."""
     async with proxy(rabbitmq.port) as between:
-        celery = make_app("unlucky", f"amqp://127.0.0.1:{between.port}//")
+        celery = make_app("between", f"amqp://127.0.0.1:{between.port}//", **settings)
         async with Client(celery) as client:
             handle = client.send_task("tests.tasks.sleep", (1, "x"))
             await handle.sent()
-            session: Any = client._session
-            consumer = session._results._consumer
-            start = consumer.start
-            starts = 0
+            yield client, handle, between
 
-            async def start_and_lose() -> None:
-                nonlocal starts
-                starts += 1
-                await start()
-                if starts == 1:
-                    between.cut()
-                    while consumer._channel is not None:
-                        await asyncio.sleep(0.01)
 
-            consumer.start = start_and_lose
-            between.cut()
-            assert await handle.get(timeout=10) == "x"
-            assert starts == 2
+async def test_a_consumer_that_is_lost_again_as_it_begins_again_is_made_again(
+    app: Celery, rabbitmq: RabbitMQ
+) -> None:
+    async with awaiting_a_result(rabbitmq) as (client, handle, between):
+        session: Any = client._session
+        consumer = session._results._consumer
+        start = consumer.start
+        starts = 0
+
+        async def start_and_lose() -> None:
+            nonlocal starts
+            starts += 1
+            await start()
+            if starts == 1:
+                between.cut()
+                while consumer._channel is not None:
+                    await asyncio.sleep(0.01)
+
+        consumer.start = start_and_lose
+        between.cut()
+        assert await handle.get(timeout=10) == "x"
+        assert starts == 2
 
 
 async def test_a_consumer_whose_close_was_cancelled_does_not_stay(rabbitmq: RabbitMQ) -> None:
@@ -259,44 +269,36 @@ async def test_a_password_that_cannot_be_had_for_a_while_is_asked_for_again(
             raise ValueError("no token for s3cr3t p@ss/word")
         return "guest"
 
-    async with proxy(rabbitmq.port) as between:
-        celery = make_app("token", f"amqp://127.0.0.1:{between.port}//", broker_password=password)
-        async with Client(celery) as client:
-            handle = client.send_task("tests.tasks.sleep", (1, "x"))
-            await handle.sent()
-            missing = 1
-            between.cut()
-            assert await handle.get(timeout=10) == "x"
-            assert missing == 0
-            (line,) = [line for line in collected_logs() if "Trying again" in line]
-            assert "ValueError while asking for the password. Trying again" in line
-            missing = 1
-            between.cut()
-            await client.send_task("nothing", queue="token", ignore_result=True).sent()
-            assert missing == 0
+    async with awaiting_a_result(rabbitmq, broker_password=password) as (client, handle, between):
+        missing = 1
+        between.cut()
+        assert await handle.get(timeout=10) == "x"
+        assert missing == 0
+        (line,) = [line for line in collected_logs() if "Trying again" in line]
+        assert "ValueError while asking for the password. Trying again" in line
+        missing = 1
+        between.cut()
+        await client.send_task("nothing", queue="token", ignore_result=True).sent()
+        assert missing == 0
     await asyncio.to_thread(take, rabbitmq.url(), "token")
 
 
 async def test_a_consumer_begins_again_whatever_keeps_it_from_that(
     app: Celery, rabbitmq: RabbitMQ, collected_logs: Callable[[], list[str]]
 ) -> None:
-    async with proxy(rabbitmq.port) as between:
-        celery = make_app("odd", f"amqp://127.0.0.1:{between.port}//")
-        async with Client(celery) as client:
-            handle = client.send_task("tests.tasks.sleep", (1, "x"))
-            await handle.sent()
-            session: Any = client._session
-            consumer = session._results._consumer
-            start = consumer.start
+    async with awaiting_a_result(rabbitmq) as (client, handle, between):
+        session: Any = client._session
+        consumer = session._results._consumer
+        start = consumer.start
 
-            async def fail() -> None:
-                consumer.start = start
-                raise LookupError("odd")
+        async def fail() -> None:
+            consumer.start = start
+            raise LookupError("odd")
 
-            consumer.start = fail
-            between.cut()
-            assert await handle.get(timeout=10) == "x"
-            assert any("Trying again" in line for line in collected_logs())
+        consumer.start = fail
+        between.cut()
+        assert await handle.get(timeout=10) == "x"
+        assert any("Trying again" in line for line in collected_logs())
 
 
 async def test_a_connection_that_is_held_is_not_given_up_for_giving_no_answer(

@@ -4,8 +4,8 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -42,6 +42,21 @@ def subscriptions(client: Client) -> int:
     session: Any = client._session
     subscriber = session._results._subscriber
     return len(subscriber._subscribed) if subscriber is not None else 0
+
+
+@asynccontextmanager
+async def given_up_on(
+    store_app: AppFactory, server: Redis
+) -> AsyncIterator[tuple[Celery, AsyncResult[Any]]]:
+    """Yield an app and the handle of a result that was given up on: the server is down."""
+    celery = store_app(server.url(), result_backend_transport_options=IMPATIENT)
+    async with Client(celery) as client:
+        call = client.send_task("t")
+        await call.sent()
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(BackendUnreachable, match=str(server.port)):
+            await asyncio.wait_for(call.get(), 5)
+        yield celery, call
 
 
 class TestWorker:
@@ -443,13 +458,7 @@ class TestTrouble:
     async def test_a_result_is_given_up_on_by_celerys_retry_policy_and_can_be_asked_for_again(
         self, store_app: AppFactory, own_redis: Redis
     ) -> None:
-        celery = store_app(own_redis.url(), result_backend_transport_options=IMPATIENT)
-        async with Client(celery) as client:
-            call = client.send_task("t")
-            await call.sent()
-            await asyncio.to_thread(own_redis.stop)
-            with pytest.raises(BackendUnreachable, match=str(own_redis.port)):
-                await asyncio.wait_for(call.get(), 5)
+        async with given_up_on(store_app, own_redis) as (celery, call):
             with pytest.raises(BackendUnreachable):  # it is still down
                 await asyncio.wait_for(call.get(), 5)
             await asyncio.to_thread(own_redis.start)
@@ -480,13 +489,7 @@ class TestTrouble:
     async def test_a_result_that_was_given_up_on_is_watched_for_again_once_it_is_refreshed(
         self, store_app: AppFactory, own_redis: Redis
     ) -> None:
-        celery = store_app(own_redis.url(), result_backend_transport_options=IMPATIENT)
-        async with Client(celery) as client:
-            call = client.send_task("t")
-            await call.sent()
-            await asyncio.to_thread(own_redis.stop)
-            with pytest.raises(BackendUnreachable):
-                await asyncio.wait_for(call.get(), 5)
+        async with given_up_on(store_app, own_redis) as (celery, call):
             await asyncio.to_thread(own_redis.start)
             assert await call.refresh() is None
             waiting = asyncio.ensure_future(call.get(timeout=5))
