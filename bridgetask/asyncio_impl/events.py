@@ -154,6 +154,8 @@ class _Stream:
         self._started = False
         self._closed = False
         self._waking: asyncio.Task[None] | None = None
+        #: Held while the queue is deleted, which the next start declares under the same name.
+        self._ending = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -161,11 +163,12 @@ class _Stream:
         await self._begin()
 
     async def _begin(self) -> None:
-        if self._session is None:
-            self._session = self._client._running_session()
-        if self._subscription is None:
-            self._subscription = self._session.subscribe(self.capture, self)
-        self._session.check_loop()
+        async with self._ending:
+            if self._session is None:
+                self._session = self._client._running_session()
+            if self._subscription is None:
+                self._subscription = self._session.subscribe(self.capture, self)
+            self._session.check_loop()
         if not self._started:
             subscription = self._subscription
             await self._session.start(subscription)
@@ -190,13 +193,14 @@ class _Stream:
     async def close(self) -> None:
         self._closed = True
         self._news.complete()
-        if self._waking is not None:
-            self._waking.cancel()
-            await asyncio.wait([self._waking])
-        subscription, self._subscription = self._subscription, None
-        self._started = False
-        if self._session is not None and subscription is not None:
-            await self._session.unsubscribe(subscription)
+        async with self._ending:
+            subscription, self._subscription = self._subscription, None
+            self._started = False
+            if self._waking is not None:
+                self._waking.cancel()
+                await asyncio.wait([self._waking])
+            if self._session is not None and subscription is not None:
+                await self._session.unsubscribe(subscription)
 
     def close_soon(self) -> None:
         """Close where nobody can wait for it, in whatever thread that is."""

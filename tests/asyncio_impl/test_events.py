@@ -353,6 +353,20 @@ async def test_a_capture_that_is_closed_while_it_starts_can_be_started_again(
             assert (await asyncio.wait_for(anext(events), 10))["type"] == "worker-online"
 
 
+async def test_a_capture_that_is_started_while_it_closes_begins_anew(
+    quiet_client: Client,
+) -> None:
+    events = quiet_client.events()
+    await events.start()
+    closing = asyncio.create_task(events.aclose())
+    await asyncio.sleep(0)
+    await events.start()
+    await closing
+    await send(quiet_client.app, "worker-online")
+    assert (await asyncio.wait_for(anext(events), 10))["type"] == "worker-online"
+    await events.aclose()
+
+
 async def test_closing_ends_an_iteration_that_waits(quiet_client: Client) -> None:
     events = quiet_client.events()
 

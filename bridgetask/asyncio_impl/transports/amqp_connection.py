@@ -65,7 +65,7 @@ class AmqpConnection:
         self._opening = asyncio.Lock()
         self._retired = False
         self._declaring: aiormq.Channel | None = None
-        self._opening_declaring = asyncio.Lock()
+        self._declaring_one = asyncio.Lock()
         self._declared: set[Declaration] = set()
 
     @property
@@ -175,13 +175,18 @@ class AmqpConnection:
         """
         if declaration in self._declared:
             return
-        async with self._opening_declaring:
+        async with self._declaring_one:  # a refusal closes the channel under all who wait on it
+            if declaration in self._declared:
+                return
             if self._declaring is None or self._declaring.is_closed:
                 self._declaring = await self.channel(confirms=False)
-            channel = self._declaring
-        async with self.answering():
-            await _declare(channel, declaration)
-        self._declared.add(declaration)
+            try:
+                async with self.answering():
+                    await _declare(self._declaring, declaration)
+            except BrokerUnreachable:
+                self._declaring = None  # aiormq has given it up, and does not say so yet
+                raise
+            self._declared.add(declaration)
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:

@@ -59,6 +59,7 @@ class Deadlines:
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _set_timer(self) -> None:
         if self._timer is not None:

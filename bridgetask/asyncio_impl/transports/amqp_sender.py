@@ -97,6 +97,9 @@ class AmqpSender:
         deadline: float,
         receiver: Receiver | None = None,
     ) -> None:
+        if self._closed:  # in another thread, while this message was built
+            delivery.complete(ClientClosed("the client was closed"))
+            return
         if message.timeout is not None:
             deadline = min(deadline, self._loop.time() + message.timeout)
         sending = Sending(next(self._numbers), message, delivery, deadline, receiver)

@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import Sentinel
 
-from ...errors import InvalidOption
+from ...errors import BackendUnreachable, InvalidOption
 from ...redis_settings import RedisSettings
 from .redis_errors import translating
 
@@ -57,7 +57,13 @@ class RedisConnector:
         parameters = dict(settings.parameters)
         if settings.credential_provider is not None:
             # These ask services for tokens, some of them by blocking.
-            credentials = await asyncio.to_thread(settings.credential_provider.get_credentials)
+            try:
+                credentials = await asyncio.to_thread(settings.credential_provider.get_credentials)
+            except Exception as error:  # what it says may tell a secret
+                raise BackendUnreachable(
+                    f"can't connect to {settings.address}: "
+                    f"{type(error).__name__} while asking for the password"
+                ) from error
             parameters |= zip(("password", "username"), reversed(credentials), strict=False)
         if settings.sentinels:
             parameters["host"], parameters["port"] = await self._master()

@@ -22,7 +22,7 @@ class Watch(weakref.ref[Outcome]):
     somebody holds a handle of it.
     """
 
-    __slots__ = ("channel", "read", "task_id", "unsent")
+    __slots__ = ("again", "channel", "read", "task_id", "unsent")
 
     def __new__(
         cls, outcome: Outcome, on_collected: Callable[[Any], None], channel: bytes, *, unsent: bool
@@ -36,10 +36,20 @@ class Watch(weakref.ref[Outcome]):
         self.task_id: str = outcome.task_id
         #: Whether the task was still to be sent when the watch began.
         self.unsent: bool = unsent
+        #: Whether it is read once more, after the subscription was lost.
+        self.again: bool = False
         #: Done when what was stored before the subscription has been read; None where that is yet
         #: to be begun, again after the subscription was lost. A failure is not kept: its traceback
         #: would hold whom it was raised for.
         self.read: Completion | None = None
+
+    @property
+    def precedes_the_task(self) -> bool:
+        """Whether the subscription held before the task could be anywhere."""
+        outcome = self()
+        delivery = outcome.delivery if outcome is not None else None
+        has_left = delivery is None or delivery.left or delivery.done
+        return self.unsent and not (self.again and has_left)
 
 
 class Watches:

@@ -396,3 +396,41 @@ async def test_all_that_is_declared_at_once_is_declared_on_one_channel(
     ]
     await asyncio.gather(*map(connection.declare, exchanges))
     assert len(channels) == before + 1
+
+
+async def test_a_declaration_that_is_refused_takes_no_other_one_with_it(
+    lonely_client: Client,
+) -> None:
+    session: Any = lonely_client._session
+    connection = session._sender._connection
+    refused, *good = (
+        Declaration.of("exchange_declare", name, {"type": "direct", "passive": True})
+        for name in ("there-is-none", "amq.direct", "amq.topic")
+    )
+    outcomes = await asyncio.gather(
+        *map(connection.declare, [good[0], refused, good[1]]), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [type(None), Refused, type(None)]
+
+
+async def test_what_can_be_declared_is_declared_after_one_that_got_no_answer(
+    rabbitmq: RabbitMQ,
+) -> None:
+    async with proxy(rabbitmq.port) as between:
+        celery = make_app(
+            "late", f"amqp://127.0.0.1:{between.port}//", broker_connection_timeout=0.5
+        )
+        async with Client(celery) as client:
+            session: Any = client._session
+            connection = session._results._consumer._connection
+            exchange = Declaration.of(
+                "exchange_declare", "amq.direct", {"type": "direct", "passive": True}
+            )
+            connection.hold()  # the client's own back-pressure: the connection stays
+            with pytest.raises(BrokerUnreachable, match="no answer in time"):
+                await connection.declare(exchange)
+            opened = connection._connection
+            release = asyncio.get_running_loop().call_later(0.2, connection.release)
+            await connection.declare(exchange)
+            release.cancel()
+            assert connection._connection is opened

@@ -508,6 +508,17 @@ async def test_connecting_while_a_message_is_to_go_opens_one_channel_for_both(
     await asyncio.to_thread(take, rabbitmq.url(), "both")
 
 
+async def test_a_message_that_comes_after_closing_fails_at_once(lonely_client: Client) -> None:
+    session: Any = lonely_client._session
+    [message] = lonely_client._wire.recorder.send_task("t", None, None, {}).messages
+    await lonely_client.close()
+    delivery = Completion()
+    session._sender.send(message, delivery, asyncio.get_running_loop().time() + 30)
+    with pytest.raises(ClientClosed):
+        await asyncio.wait_for(delivery.wait(), 5)
+    assert not session._sender.queued
+
+
 async def test_forgetting_a_message_that_is_not_on_its_way_does_nothing(
     lonely_client: Client,
 ) -> None:

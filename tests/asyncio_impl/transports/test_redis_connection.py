@@ -107,6 +107,25 @@ async def test_a_credential_provider_that_fails_for_once_is_asked_again(
         await client.close()
 
 
+async def test_what_a_credential_provider_says_when_it_fails_is_not_told(
+    store_app: AppFactory, redis_server: Redis
+) -> None:
+    class Telling(Provider):
+        def get_credentials(self) -> tuple[str, str]:
+            raise LookupError("no token for s3cr3t p@ss/word")
+
+    conf = {"redis_backend_credential_provider": Telling("alice", "al1ces-r3dis")}
+    celery = store_app(f"redis://127.0.0.1:{redis_server.port}", **conf)
+    if not hasattr(celery._get_backend(), "failure_expires"):
+        pytest.skip("Celery 5.5 knows no credential provider")
+    client = Client(celery)
+    try:
+        with pytest.raises(BackendUnreachable, match=r"LookupError while asking for the password$"):
+            await client.connect()
+    finally:
+        await client.close()
+
+
 async def test_an_acl_user_logs_in_by_url(store_app: AppFactory, redis_server: Redis) -> None:
     await exchanges(store_app, redis_server.url(user="alice", password="al1ces-r3dis"))
 
