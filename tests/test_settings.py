@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 from celery import Celery
 from celery.backends.base import Backend
 from celery.backends.rpc import RPCBackend
+from kombu import Connection
 
 from bridgetask import InvalidOption
 from bridgetask.redis_settings import RedisSettings
@@ -125,7 +127,15 @@ def test_a_retry_policy_counts_and_waits_as_celerys_does() -> None:
     assert [policy.allows(retries) for retries in range(4)] == [True, True, False, False]
     forever = RetryPolicy.from_mapping({"max_retries": None})
     assert forever.allows(1_000_000)
-    assert RetryPolicy.from_mapping({}) == RetryPolicy()
+    short = RetryPolicy.from_mapping({"timeout": 5})
+    assert [short.allows(1_000, seconds) for seconds in (4.9, 5.1)] == [True, False]
+
+
+def test_what_a_retry_policy_does_not_say_is_as_kombu_has_it() -> None:
+    ensure = inspect.signature(Connection.ensure).parameters
+    policy = RetryPolicy.from_mapping({})
+    for name in ("max_retries", "interval_start", "interval_step", "interval_max"):
+        assert getattr(policy, name) == ensure[name].default
 
 
 def test_a_bad_retry_policy_is_refused() -> None:

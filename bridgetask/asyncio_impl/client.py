@@ -168,12 +168,12 @@ class Client:
         return handle
 
     @overload
-    def delay(self, task: group) -> GroupResult: ...  # type: ignore[overload-overlap]
+    def delay(self, task: group, /) -> GroupResult: ...  # type: ignore[overload-overlap]
     @overload
     def delay(
-        self, task: Task[P, R] | Signature[R], *args: P.args, **kwargs: P.kwargs
+        self, task: Task[P, R] | Signature[R], /, *args: P.args, **kwargs: P.kwargs
     ) -> AsyncResult[R]: ...
-    def delay(self, task: Any, *args: Any, **kwargs: Any) -> Any:
+    def delay(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a task of the app, as ``Task.delay`` does: ``delay(add, 1, 2)``.
 
         Raises what :meth:`send_task` does.

@@ -77,8 +77,9 @@ class GroupResult:
     @property
     def results(self) -> list[AnyResult]:
         """The handles of the members, in order."""
-        if self._finish_building is not None and not self._built.done:
-            self._finish_building()
+        finish = self._finish_building  # the loop's thread may take it away
+        if finish is not None and not self._built.done:
+            finish()
         return list(self._members)
 
     children = results
@@ -340,10 +341,13 @@ class GroupResult:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, GroupResult):
             return other.id == self.id
-        return NotImplemented
+        return self.id == other if isinstance(other, str) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
 
     def __repr__(self) -> str:
         return f"<GroupResult: {self.id} of {len(self._members)}>"

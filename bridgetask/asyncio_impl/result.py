@@ -159,7 +159,7 @@ class AsyncResult(TaskState, Generic[R]):
         if not self._outcome.done:
             self._check_result_can_come()
             if self._outcome.delivery is None:
-                self._session.loop.call_soon_threadsafe(self._expect)  # of Twisted's threads
+                self._expect()
         return self._outcome.subscribe()
 
     async def refresh(self) -> TaskUpdate | None:
@@ -209,15 +209,19 @@ class AsyncResult(TaskState, Generic[R]):
     async def forget(self) -> None:
         """Stop caring about the result, and delete it where it is stored, as Celery's does.
 
-        Whoever waits gets :class:`ResultUnavailable`, at once. Cancelling this leaves it open
-        whether the result is deleted.
+        So are those of its parents in a chain. Whoever waits gets :class:`ResultUnavailable`, at
+        once. Cancelling this leaves it open whether they are deleted.
 
         :raises BackendError: Redis could not be asked to delete it.
         """
-        self._outcome.forget(ResultUnavailable(f"task {self.id} was forgotten", task_id=self.id))
-        if self._session.store is not None:
+        forgotten = [outcome for node in self._line() for outcome in node._outcomes()]
+        for outcome in forgotten:
+            task_id = outcome.task_id
+            outcome.forget(ResultUnavailable(f"task {task_id} was forgotten", task_id=task_id))
+        store = self._session.store
+        if store is not None:
             self._session.check_loop()
-            await self._session.store.forget(self.id)
+            await asyncio.gather(*(store.forget(outcome.task_id) for outcome in forgotten))
 
     async def collect(self, intermediate: bool = False) -> AsyncIterator[tuple[AnyResult, Any]]:
         """Yield this result and those of the tasks that it called, each with its value.
@@ -256,12 +260,7 @@ class AsyncResult(TaskState, Generic[R]):
 
     def as_list(self) -> list[str]:
         """Return the ids of the task and its parents in a list, as Celery's result does."""
-        ids = []
-        node: AnyResult | None = self
-        while node is not None:
-            ids.append(node.id)
-            node = node.parent
-        return ids
+        return [node.id for node in self._line()]
 
     # Within.
 
@@ -295,10 +294,8 @@ class AsyncResult(TaskState, Generic[R]):
             if self._follows is not outcome.followed:  # another handle may be gone by then
                 self._follows = outcome.followed
                 look = partial(_look, ref(self))
-                node: AnyResult | None = self
-                while node is not None:
+                for node in self._line():
                     node._when_done(look)
-                    node = node.parent
             await outcome.wait(outcome.followed)
         if outcome.done:
             await outcome.wait()
@@ -338,8 +335,8 @@ class AsyncResult(TaskState, Generic[R]):
             self._raise_parent_error()
         final = self._outcome.final
         assert final is not None
-        if propagate and final.error is not None:
-            raise final.error
+        if propagate:
+            self._raise_error()
         return cast("R", final.result)
 
     def _check_result_can_come(self) -> None:
@@ -355,19 +352,23 @@ class AsyncResult(TaskState, Generic[R]):
 
     def _raise_parent_error(self) -> None:
         """Raise what a parent raised, the first one first, as ``_maybe_reraise_parent_error``."""
-        parents = []
-        parent = self.parent
-        while parent is not None:
-            parents.append(parent)
-            parent = parent.parent
+        _, *parents = self._line()
         for parent in reversed(parents):
             parent._raise_error()
+
+    def _line(self) -> Iterator[AnyResult]:
+        """Yield this one and its parents, the last one first."""
+        node: AnyResult | None = self
+        while node is not None:
+            yield node
+            node = node.parent
 
     def _raise_error(self) -> None:
         """Raise what the task raised, if it did."""
         final = self._outcome.final
         if final is not None and final.error is not None:
-            raise final.error
+            # It may be raised many times. It may not grow by that, nor hold the frames it passed.
+            raise final.error.with_traceback(final.raised_at)
 
     @property
     def _done(self) -> bool:
@@ -413,10 +414,13 @@ class AsyncResult(TaskState, Generic[R]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, AsyncResult):
             return bool(other.id == self.id)
-        return NotImplemented
+        return self.id == other if isinstance(other, str) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
 
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""

@@ -142,12 +142,16 @@ class Session:
         """
         if self.closed:
             raise ClientClosed("the client is closed")
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not self.loop:
+        if not self.runs_here:
             raise WrongEventLoop("this belongs to another event loop than the one that runs")
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether its event loop is the one that runs in this thread."""
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
 
     async def connect(self) -> None:
         """Connect for sending and, where there are results to get, for receiving.

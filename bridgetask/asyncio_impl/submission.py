@@ -145,8 +145,11 @@ class Submission:
         delivery.carry(outcome)
         outcome.stamps = message.stamps if message is not None else {}
         if is_eager_result(result):
+            update = from_eager_result(result)
+            ignored = not update.final  # by Ignore or Reject; what is ignored otherwise is here
             delivery.complete()
-            outcome.apply(from_eager_result(result))
+            outcome.apply(update)
+            outcome.complete()
         elif not ignored and no_result is None:
             self._to_receive.append(result.id)
         name = getattr(result, "task_name", None)
@@ -171,6 +174,10 @@ class _GrowingSubmission(Submission):
     def __init__(self, *args: Any) -> None:
         self._under_way: deque[Completion] = deque()
         self._stepping = threading.Lock()
+        #: The thread that takes a step.
+        self._stepper: int | None = None
+        #: Whether there are no more steps, though the group may be yet to learn of that.
+        self._over = False
         #: The group: the handle itself, or a chord's header.
         self._growing: GroupResult | None = None
         super().__init__(*args)
@@ -187,11 +194,15 @@ class _GrowingSubmission(Submission):
 
         :raises Exception: whatever Celery raises for a member that can't be sent.
         """
-        try:
-            while self._step():
-                pass
-        finally:
-            self._session.loop.call_soon_threadsafe(self._flush)
+        if self._stepper == threading.get_ident():
+            return  # what makes the members asks for them: it has those that there are
+        more = True
+        while more:
+            try:
+                with self._stepping:
+                    more = self._step()
+            finally:
+                self._session.loop.call_soon_threadsafe(self._flush)
 
     def _complete(self, group: GroupResult, result: Any) -> None:
         if result is self._call.growing:
@@ -209,7 +220,7 @@ class _GrowingSubmission(Submission):
     async def _send_rest(self) -> None:
         try:
             await self._wait_for_those_under_way()
-            while self._step():
+            while self._step_unless_finishing():
                 self._flush()
                 await asyncio.sleep(0)
                 await self._wait_for_those_under_way()
@@ -227,33 +238,48 @@ class _GrowingSubmission(Submission):
             oldest.then(settled.complete)
             await settled.wait()
 
+    def _step_unless_finishing(self) -> bool:
+        """Take a step, unless another thread is about to take all of them."""
+        if not self._stepping.acquire(blocking=False):
+            return False
+        try:
+            return self._step()
+        finally:
+            self._stepping.release()
+
     def _step(self) -> bool:
         """Call some more members of a large group; return whether there may be others."""
         group = self._growing
         assert group is not None
-        with self._stepping:
-            if group._built.done:
-                return False
-            try:
-                results, messages = self._recorder.record_more(self._call, _PER_TURN)
-                self._take(messages)
-                self._session.backlog.add(self._deliveries.values())
-                group._extend([self._handle(result) for result in results])
-            except Exception as error:
-                self._close_group(error)
-                raise
-            finally:
-                self._batches.append(self._batch())
-            if not results:
-                self._close_group(None)
-            return bool(results)
+        if self._over:
+            return False
+        self._stepper = threading.get_ident()
+        try:
+            results, messages = self._recorder.record_more(self._call, _PER_TURN)
+            self._take(messages)
+            self._session.backlog.add(self._deliveries.values())
+            group._extend([self._handle(result) for result in results])
+        except Exception as error:
+            self._close_group(error)
+            raise
+        finally:
+            self._stepper = None
+            self._batches.append(self._batch())
+        if not results:
+            self._close_group(None)
+        return bool(results)
 
     def _close_group(self, error: BaseException | None) -> None:
+        """Let the group have no more members, on the loop: that is where others wait for it."""
         assert self._growing is not None
+        self._over = True
         in_our_words = error is None or isinstance(error, BridgetaskError)
         if not in_our_words and self._growing is not self.handle:
             # A chord's body fails with this, as the result of a call that was accepted.
             failed = NotSent(f"a task of the header can't be sent: {error!r}")
             failed.__cause__ = error
             error = failed
-        self._growing._close(error)
+        if self._session.runs_here:
+            self._growing._close(error)
+        else:
+            self._session.loop.call_soon_threadsafe(self._growing._close, error)

@@ -86,6 +86,8 @@ def _serializer(name: str, value: Any) -> None:
 
 
 def _compression(name: str, value: Any) -> None:
+    if not value:
+        return  # the configured one
     try:
         get_encoder(value)
     except KeyError:

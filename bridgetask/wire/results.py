@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from reprlib import repr as short_repr
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -79,6 +80,8 @@ class TaskUpdate:
     parent_id: str | None = None
     #: All that the worker sent, ``result`` included as it was encoded.
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    #: Where the exception was raised, by a task that was run on the spot; or None.
+    raised_at: TracebackType | None = field(default=None, repr=False, compare=False)
 
     @property
     def final(self) -> bool:
@@ -256,7 +259,9 @@ def is_eager_result(result: object) -> bool:
 
 def from_eager_result(result: Any) -> TaskUpdate:
     """Read Celery's ``EagerResult``."""
-    return TaskUpdate(result.id, result.state, result.result, result.traceback)
+    value = result.result
+    raised_at = value.__traceback__ if isinstance(value, BaseException) else None
+    return TaskUpdate(result.id, result.state, value, result.traceback, raised_at=raised_at)
 
 
 def result_tree(encoded: Any) -> tuple[str, Any, list[Any] | None]:

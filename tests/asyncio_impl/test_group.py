@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -257,6 +257,21 @@ async def test_members_before_one_that_cannot_be_sent_are_sent_whoever_asks_for_
     assert len(sent) > AT_ONCE
     assert await asyncio.gather(*sent) == [n + 1 for n in range(len(sent))]
     assert client._running_session().backlog._count == 0
+
+
+async def test_what_makes_the_members_may_look_at_those_that_there_are(client: Client) -> None:
+    seen = []
+
+    def members() -> Iterator[Any]:
+        for n in range(3 * AT_ONCE):
+            if n == 2 * AT_ONCE:
+                seen.append(len(called))
+            yield add.s(n, 1)
+
+    called = client.apply_async(group(members()))
+    values = await called.get(timeout=20)
+    assert values == list(range(1, 3 * AT_ONCE + 1))
+    assert AT_ONCE <= seen[0] <= 2 * AT_ONCE
 
 
 async def test_a_member_that_is_not_routable_fails_the_group(

@@ -7,10 +7,11 @@ from typing import Any
 
 import celery.exceptions
 import pytest
-from celery import Celery
+from celery import Celery, group
 from kombu.compression import get_encoder
 
 from bridgetask import (
+    AsyncResult,
     Client,
     ClientClosed,
     RemoteTraceback,
@@ -287,8 +288,70 @@ async def test_handles_are_equal_by_their_id(client: Client) -> None:
     handle = client.delay(tasks.add, 1, 2)
     assert handle == client.result(handle.id)
     assert hash(handle) == hash(client.result(handle.id))
-    assert handle != handle.id
     await handle
+
+
+async def test_a_handle_stands_for_its_id_as_celerys_does(client: Client) -> None:
+    handle = client.delay(tasks.add, 1, 2)
+    called = client.apply_async(group(tasks.add.s(1, 1), tasks.add.s(2, 2)))
+    for each in (handle, called):
+        assert str(each) == each.id
+        assert each == each.id
+        assert each != "another"
+        assert {each.id: 1}[each] == 1
+        assert each != 5
+
+
+async def test_raising_an_error_many_times_does_not_make_it_grow(client: Client) -> None:
+    handle = client.delay(tasks.fail, "ValueError", "no")
+    lengths = set()
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no") as raised:
+            await handle
+        lengths.add(len(traceback.extract_tb(raised.value.__traceback__)))
+    assert len(lengths) == 1
+
+
+async def test_forgetting_a_chain_forgets_its_steps(client: Client) -> None:
+    handle = client.apply_async(tasks.add.s(1, 1) | tasks.add.s(2) | tasks.add.s(3))
+    assert await handle == 7
+    parent = handle.parent
+    assert isinstance(parent, AsyncResult)
+    assert parent.parent is not None
+    await handle.forget()
+    for each in (handle, parent, parent.parent):
+        with pytest.raises(ResultUnavailable, match=f"{each.id} was forgotten"):
+            await each
+
+
+async def test_a_task_may_have_an_argument_named_task(client: Client) -> None:
+    assert await client.delay(tasks.echo, task="x") == [[], {"task": "x"}]
+
+
+@pytest.mark.blocks
+async def test_eager_tasks_end_as_celerys_own_result_of_them_says(lonely_app: Celery) -> None:
+    lonely_app.conf.task_always_eager = True
+
+    @lonely_app.task(shared=False, ignore_result=True)
+    def divide(x: int, y: int) -> float:
+        return x / y
+
+    @lonely_app.task(shared=False)
+    def leave(how: str) -> None:
+        raise getattr(celery.exceptions, how)
+
+    async with Client(lonely_app) as client:
+        assert await client.delay(divide, 6, 2) == divide.delay(6, 2).get() == 3
+        failed = client.delay(divide, 1, 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError) as raised:
+                await failed
+            frames = traceback.extract_tb(raised.value.__traceback__)
+            assert [frame.name for frame in frames].count("divide") == 1
+        for how in ("Ignore", "Reject"):
+            left, theirs = client.delay(leave, how), leave.delay(how)
+            assert await asyncio.wait_for(left.get(), 5) is theirs.get() is None
+            assert left.state == theirs.state
 
 
 async def test_waiting_after_the_client_was_closed_is_refused(lonely_app: Celery) -> None:

@@ -105,8 +105,6 @@ class _SingleResults:
         return result.on_ready.then(callback, on_error)
 
     def forget(self, result: Any) -> None:
-        if result.parent:
-            result.parent.forget()
         self._run(result, self._handle(result).forget())
 
     def revoke(

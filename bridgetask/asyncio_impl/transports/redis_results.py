@@ -171,7 +171,7 @@ class RedisResults:
         return self._unread_done
 
     def _read_again(self, watch: Watch) -> Completion:
-        watch.unsent = False
+        watch.again = True
         return self._read_soon(watch)
 
     async def _read_unread(self) -> None:
@@ -186,7 +186,7 @@ class RedisResults:
                     await self.prepare()
                     # A worker overwrites what is stored from an earlier task of the same id, and
                     # says so; unless that was a success: then it stores and says nothing.
-                    unsent = {watch.task_id for watch in watches if watch.unsent}
+                    unsent = {watch.task_id for watch in watches if watch.precedes_the_task}
                     await self._read([watch.task_id for watch in watches], only_success=unsent)
                 except BridgetaskError as reason:
                     error = reason
@@ -289,7 +289,7 @@ class RedisResults:
 
     async def _recover(self) -> None:
         """Connect, subscribe and read again, by Celery's retry policy for its backend."""
-        retries = 0
+        retries, began = 0, self._loop.time()
         policy = self._settings.retry
         try:
             while self._watches.unread:
@@ -299,13 +299,13 @@ class RedisResults:
                 try:
                     for read in reads:  # one for all of them, or none where nobody asks any more
                         await read.wait()
+                        logger.info("Receiving results from %s again", self._settings.address)
                 except BridgetaskError as error:
                     logger.warning("%s", error)
-                    if not policy.allows(retries):
+                    if not policy.allows(retries, self._loop.time() - began):
                         self._watches.give_up(error)
                 else:
-                    logger.info("Receiving results from %s again", self._settings.address)
-                    retries = 0
+                    retries, began = 0, self._loop.time()
         finally:
             self._recovery = None
 

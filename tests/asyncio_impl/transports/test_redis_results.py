@@ -46,10 +46,10 @@ def subscriptions(client: Client) -> int:
 
 @asynccontextmanager
 async def given_up_on(
-    store_app: AppFactory, server: Redis
+    store_app: AppFactory, server: Redis, options: dict[str, Any] = IMPATIENT
 ) -> AsyncIterator[tuple[Celery, AsyncResult[Any]]]:
     """Yield an app and the handle of a result that was given up on: the server is down."""
-    celery = store_app(server.url(), result_backend_transport_options=IMPATIENT)
+    celery = store_app(server.url(), result_backend_transport_options=options)
     async with Client(celery) as client:
         call = client.send_task("t")
         await call.sent()
@@ -230,6 +230,20 @@ class TestStored:
             with pytest.raises(ResultUnavailable, match="forgotten"):
                 await handle
             assert subscriptions(client) == 0
+
+    async def test_forget_deletes_what_the_steps_of_a_chain_have_stored(
+        self, store_app: AppFactory
+    ) -> None:
+        celery = store_app()
+        sign = celery.signature
+        async with Client(celery) as client:
+            handle = client.apply_async(sign("t") | sign("t") | sign("t"))
+            steps = [client.result(task_id) for task_id in handle.as_list()]
+            assert len(steps) == 3
+            for step in steps:
+                await report(celery, step.id, result=1)
+            await handle.forget()
+            assert not any([await step.exists() for step in steps])
 
     async def test_a_result_that_is_here_can_be_forgotten(self, store_app: AppFactory) -> None:
         celery, task_id = store_app(), str(uuid4())
@@ -464,6 +478,38 @@ class TestTrouble:
             await asyncio.to_thread(own_redis.start)
             await report(celery, call.id, result="stored meanwhile")
             assert await call.get(timeout=5) == "stored meanwhile"
+
+    async def test_a_result_is_given_up_on_after_the_time_that_the_retry_policy_gives(
+        self, store_app: AppFactory, own_redis: Redis
+    ) -> None:
+        policy = {"max_retries": None, "interval_max": 0.1, "timeout": 0.5}
+        async with given_up_on(store_app, own_redis, {"retry_policy": policy}) as (celery, call):
+            await asyncio.to_thread(own_redis.start)
+            await report(celery, call.id, result="stored meanwhile")
+            assert await call.get(timeout=5) == "stored meanwhile"
+
+    async def test_an_earlier_failure_under_the_same_id_is_not_taken_for_this_tasks(
+        self, store_app: AppFactory, redis_server: Redis
+    ) -> None:
+        soon, late = ({"max_retries": None, "interval_max": each} for each in (0.05, 1))
+        task_id = str(uuid4())
+        await report(store_app(), task_id, result=KeyError("earlier"), state="FAILURE")
+        async with proxy(redis_server.port) as cable:
+            celery = store_app(
+                f"redis://127.0.0.1:{cable.port}",
+                result_backend_transport_options={"retry_policy": soon},
+                task_publish_retry_policy=late,  # what is stored is read before it is sent
+            )
+            async with Client(celery) as client:
+                cable.refuse = True
+                cable.cut()
+                call = client.send_task("t", task_id=task_id)
+                session: Any = client._session
+                await eventually(lambda: session._results._watches.unread)
+                cable.refuse = False
+                await call.sent()
+                await report(celery, task_id, result=1)
+                assert await call.get(timeout=10) == 1
 
     async def test_all_who_wait_for_a_step_of_a_chain_may_go_on_when_it_was_given_up_on(
         self, store_app: AppFactory, own_redis: Redis
