@@ -49,6 +49,16 @@ class TestTwistedCelery(TwistedCase):
         self.assertEqual((yield self.tx_app.apply_async(tasks.add.s(3), (4,))), 7)
 
     @defer.inlineCallbacks
+    def test_arguments_of_tasks_may_have_any_name(self) -> Any:
+        named = {"task": 1, "args": 2, "kwargs": 3, "name": 4}
+        echo = CeleryClient(tasks.echo, self.tx_app)
+        self.assertEqual((yield self.tx_app.delay(tasks.echo, **named)), [[], named])
+        self.assertEqual((yield echo.delay(**named)), [[], named])
+        self.assertEqual((yield echo.s().delay(**named)), [[], named])
+        self.assertEqual((yield echo.s(**named).delay()), [[], named])
+        self.assertEqual((yield echo.si(**named).delay()), [[], named])
+
+    @defer.inlineCallbacks
     def test_a_failing_task_errbacks_with_its_own_exception(self) -> Any:
         d = self.tx_app.delay(tasks.fail, "ComplexError", 1, "x")
         error = yield self.assertFailure(d, tasks.ComplexError)
