@@ -106,13 +106,13 @@ class TwistedCelery:
         event_loop = self._acquired()
         session = self.client._session_on(event_loop.loop)
         handle = handle_by_id(self.client, session, task_id)
-        return DeferredTask(handle, event_loop)
+        return DeferredTask(handle, event_loop, on_demand=True)
 
     def group_result(self, group_id: str) -> Deferred[list[DeferredTask]]:
         """Return the members of a saved group; see :meth:`bridgetask.Client.group_result`."""
         event_loop = self._acquired()
         return self.run(self.client.group_result(group_id)).addCallback(
-            lambda group: [DeferredTask(member, event_loop) for member in group]
+            lambda group: [DeferredTask(each, event_loop, on_demand=True) for each in group]
         )
 
     def events(

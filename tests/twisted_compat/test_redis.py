@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import celery
@@ -53,6 +54,21 @@ class TestRedis(TwistedCase):
         tx_app = TwistedCelery(app)
         yield self.assertFailure(tx_app.send_task("t"), NotSent)
         yield tx_app.disconnect()
+
+    @defer.inlineCallbacks
+    def test_errors_of_a_groups_members_that_are_merely_read_are_not_logged(self) -> Any:
+        called = self.tx_app.apply_async(celery.group(tasks.fail.s(), tasks.add.s(1, 1)))
+        yield called.save()
+        yield self.assertFailure(called, ValueError)
+        other = TwistedCelery(self.app)
+        failed, added = yield other.group_result(called.id)
+        self.assertEqual((yield added), 2)
+        yield self.assertFailure(failed.get(), ValueError)
+        self.assertEqual(failed.state, "FAILURE")
+        del failed
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        yield other.disconnect()
 
     @defer.inlineCallbacks
     def test_chords_are_made_of_signatures(self) -> Any:
