@@ -12,7 +12,8 @@ from ..asyncio_impl.handles import handle_by_id
 from ..asyncio_impl.submission import submission_of
 from ..errors import ClientClosed
 from ..wire.canvas import group_of
-from ..wire.recorder import RecordedCall, is_signature, is_task
+from ..wire.recorder import RecordedCall, is_task
+from ..wire.signature import RedirectedSignature
 from .control import DeferredEvents, TwistedControl
 from .deferred import EventLoop, event_loop_for, for_each
 from .result import DeferredTask
@@ -64,7 +65,7 @@ class TwistedCelery:
         """
         return self._call(self.client._wire.recorder.send_task, (name, args, kwargs), options)
 
-    def delay(self, task: Any, *args: Any, **kwargs: Any) -> DeferredTask:
+    def delay(self, task: Any, /, *args: Any, **kwargs: Any) -> DeferredTask:
         """Call a task of the app: ``delay(add, 1, 2)``."""
         return self.apply_async(task, args, kwargs)
 
@@ -105,13 +106,13 @@ class TwistedCelery:
         event_loop = self._acquired()
         session = self.client._session_on(event_loop.loop)
         handle = handle_by_id(self.client, session, task_id)
-        return DeferredTask(handle, event_loop)
+        return DeferredTask(handle, event_loop, on_demand=True)
 
     def group_result(self, group_id: str) -> Deferred[list[DeferredTask]]:
         """Return the members of a saved group; see :meth:`bridgetask.Client.group_result`."""
         event_loop = self._acquired()
         return self.run(self.client.group_result(group_id)).addCallback(
-            lambda group: [DeferredTask(member, event_loop) for member in group]
+            lambda group: [DeferredTask(each, event_loop, on_demand=True) for each in group]
         )
 
     def events(
@@ -237,11 +238,11 @@ class CeleryClient:
         self._task = task
         self._client = client
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the task here and now, as calling a Celery task does."""
         return self._task(*args, **kwargs)
 
-    def delay(self, *args: Any, **kwargs: Any) -> DeferredTask:
+    def delay(self, /, *args: Any, **kwargs: Any) -> DeferredTask:
         """Call the task, as ``Task.delay`` does."""
         return self._using().apply_async(self._task, args, kwargs)
 
@@ -249,42 +250,48 @@ class CeleryClient:
         """Call the task, as ``Task.apply_async`` does."""
         return self._using().apply_async(self._task, args, kwargs, **options)
 
-    def signature(self, *args: Any, **kwargs: Any) -> DeferredSignature:
+    def signature(self, /, *args: Any, **kwargs: Any) -> DeferredSignature:
         """Return a signature of the task, as ``Task.signature`` does."""
-        return DeferredSignature(self._task.signature(*args, **kwargs), self._using)
+        return self._deferred(self._task.signature(*args, **kwargs))
 
     subtask = signature
 
-    def s(self, *args: Any, **kwargs: Any) -> DeferredSignature:
+    def s(self, /, *args: Any, **kwargs: Any) -> DeferredSignature:
         """Return a signature of the task, as ``Task.s`` does."""
-        return DeferredSignature(self._task.s(*args, **kwargs), self._using)
+        return self._deferred(self._task.s(*args, **kwargs))
 
-    def si(self, *args: Any, **kwargs: Any) -> DeferredSignature:
+    def si(self, /, *args: Any, **kwargs: Any) -> DeferredSignature:
         """Return an immutable signature of the task, as ``Task.si`` does."""
-        return DeferredSignature(self._task.si(*args, **kwargs), self._using)
+        return self._deferred(self._task.si(*args, **kwargs))
 
     def map(self, items: Any) -> DeferredSignature:
         """Return a signature that runs the task with each item, as ``Task.map`` does."""
-        return DeferredSignature(self._task.map(items), self._using)
+        return self._deferred(self._task.map(items))
 
     def starmap(self, items: Any) -> DeferredSignature:
         """Return a signature that runs the task with each tuple, as ``Task.starmap`` does."""
-        return DeferredSignature(self._task.starmap(items), self._using)
+        return self._deferred(self._task.starmap(items))
 
     def chunks(self, items: Any, size: int) -> DeferredSignature:
         """Return a signature of a group that runs the task in parts, as ``Task.chunks`` does."""
-        return DeferredSignature(self._task.chunks(items, size), self._using)
+        return self._deferred(self._task.chunks(items, size))
 
     def group(self, *members: Any) -> DeferredSignature:
         """Return the group of ``members``, each a signature: ``my_task.group(a.s(1), b.s(2))``."""
-        return DeferredSignature(group_of(map(_unwrapped, members)), self._using)
+        return self._deferred(group_of(map(_unwrapped, members)))
 
     def chain(self, *steps: Any) -> DeferredSignature:
         """Return the chain of ``steps``, each a signature: ``my_task.chain(a.s(1), b.s(2))``."""
         first, *others = (_unwrapped(step) for step in steps)
         for step in others:
             first = first | step
-        return DeferredSignature(first, self._using)
+        return self._deferred(first)
+
+    def _deferred(self, signature: Any) -> DeferredSignature:
+        return DeferredSignature.of(signature, self._call)
+
+    def _call(self, signature: Any, args: Any, kwargs: Any, **options: Any) -> DeferredTask:
+        return self._using().apply_async(signature, args, kwargs, **options)
 
     def _using(self) -> TwistedCelery:
         if self._client is not None:
@@ -306,52 +313,33 @@ class CeleryClient:
 DeferrableTask = CeleryClient
 
 
-class DeferredSignature:
+class DeferredSignature(RedirectedSignature):
     """A signature whose ``delay`` and ``apply_async`` return :class:`DeferredTask`.
 
-    In all else it is Celery's signature; ``a | b`` makes a chain of them.
+    In all else it is Celery's signature, and can be used wherever that can. What is made of it,
+    such as ``a.clone()`` and ``a | b``, returns DeferredTasks, too. But ``celery.group``, ``chain``
+    and ``chord`` make Celery's own, whose ``delay`` blocks, and so does ``|`` after one of them:
+    call those by :meth:`TwistedCelery.apply_async`.
     """
 
-    def __init__(self, signature: Any, using: Callable[[], TwistedCelery]) -> None:
-        self._signature = signature
-        self._using = using
-
-    def delay(self, *args: Any, **kwargs: Any) -> DeferredTask:
+    def delay(self, /, *args: Any, **kwargs: Any) -> DeferredTask:  # type: ignore[override]
         """Call it, as ``Signature.delay`` does."""
-        return self._using().apply_async(self._signature, args, kwargs)
+        return self.apply_async(args, kwargs)
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> DeferredTask:
+    def apply_async(  # type: ignore[override]
+        self, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> DeferredTask:
         """Call it, as ``Signature.apply_async`` does."""
-        return self._using().apply_async(self._signature, args, kwargs, **options)
+        return super().apply_async(args, kwargs, **options)  # type: ignore[no-any-return]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it here and now, as calling a signature does."""
-        return self._signature(*args, **kwargs)
+    def link(self, callback: Any) -> Any:
+        """Call ``callback`` with the result, as ``Signature.link`` does."""
+        return super().link(_unwrapped(callback))
 
-    def __or__(self, other: Any) -> DeferredSignature:
-        return DeferredSignature(self._signature | _unwrapped(other), self._using)
-
-    def __ror__(self, other: Any) -> DeferredSignature:
-        return DeferredSignature(_unwrapped(other) | self._signature, self._using)
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._signature, name)
-        if not callable(attribute):
-            return attribute
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            returned = attribute(*map(_unwrapped, args), **kwargs)
-            if returned is self._signature:
-                return self
-            return DeferredSignature(returned, self._using) if is_signature(returned) else returned
-
-        return call
-
-    def __repr__(self) -> str:
-        return f"<DeferredSignature of {self._signature!r}>"
+    def link_error(self, errback: Any) -> Any:
+        """Call ``errback`` where the task fails, as ``Signature.link_error`` does."""
+        return super().link_error(_unwrapped(errback))
 
 
 def _unwrapped(candidate: Any) -> Any:
-    if isinstance(candidate, DeferredSignature):
-        return candidate._signature
     return candidate._task if isinstance(candidate, CeleryClient) else candidate

@@ -21,7 +21,14 @@ from twisted.python.failure import Failure
 
 from ..errors import ClientClosed, InvalidOption
 
-__all__ = ["EventLoop", "QuietDeferred", "event_loop_for", "for_each", "install"]
+__all__ = [
+    "EventLoop",
+    "QuietDeferred",
+    "begin_when_used",
+    "event_loop_for",
+    "for_each",
+    "install",
+]
 
 T = TypeVar("T")
 
@@ -140,9 +147,36 @@ class QuietDeferred(Deferred[T]):
         """Fire with ``CancelledError`` at once."""
         fired = self.called
         super().cancel()
+        if not fired:
+            self._keep_quiet()
+
+    def _keep_quiet(self) -> None:
+        """Make no log of the failure that it has, unless it still has it after a callback."""
         debug = getattr(self, "_debugInfo", None)
-        if not fired and debug is not None and debug.failResult is not None:
+        if debug is not None:
             debug.failResult = None
+
+
+#: Where a Deferred keeps its callbacks. Whatever waits for it appends to that list: ``addCallback``
+#: and its kin, and another Deferred that it is the result of.
+_CALLBACKS = next(name for name in vars(Deferred()) if name.endswith("callbacks"))
+
+
+def begin_when_used(deferred: Deferred[Any], begin: Callable[[], object]) -> None:
+    """Call ``begin`` once something waits for a Deferred that has not fired."""
+    setattr(deferred, _CALLBACKS, _Callbacks(begin))
+
+
+class _Callbacks(list[Any]):
+    def __init__(self, begin: Callable[[], object]) -> None:
+        super().__init__()
+        self._begin: Callable[[], object] | None = begin
+
+    def append(self, callback: Any) -> None:
+        super().append(callback)
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            begin()
 
 
 def for_each(

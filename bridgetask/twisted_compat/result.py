@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from .. import errors
 from ..asyncio_impl.group import GroupResult
 from ..asyncio_impl.result import AnyResult, AsyncResult
-from .deferred import EventLoop, QuietDeferred, for_each
+from .deferred import EventLoop, QuietDeferred, begin_when_used, for_each
 
 __all__ = ["DeferredTask", "TaskRevoked"]
 
@@ -30,9 +30,14 @@ class DeferredTask(QuietDeferred[Any]):
 
     It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()``
     ... without I/O; ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``,
-    ``collect()`` and ``updates(callback)`` as Deferreds. The handle itself, a
+    ``collect()``, ``iterdeps()`` and ``updates(callback)`` as Deferreds. The handle itself, a
     :class:`bridgetask.AsyncResult`, is :attr:`task`. Only ``result`` is Deferred's own: what it
     fired with, and missing before that; ``info`` is the handle's.
+
+    What a call returns waits at once. One that stands for another task, such as :attr:`parent`,
+    those of :attr:`results` and :attr:`children`, and what :meth:`TwistedCelery.result` returns,
+    waits from when it is first used as a Deferred. Until then it does no I/O, and an error that
+    the task ended with is not logged as unhandled.
 
     Cancelling it, or a timeout by ``addTimeout``, ends the waiting; the task runs on, unless
     ``on_cancel`` says otherwise. A revoked task fires with ``twisted_compat.TaskRevoked``, which is
@@ -41,21 +46,43 @@ class DeferredTask(QuietDeferred[Any]):
     Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
     """
 
-    def __init__(self, handle: AnyResult, event_loop: EventLoop) -> None:
+    def __init__(
+        self, handle: AnyResult, event_loop: EventLoop, *, on_demand: bool = False
+    ) -> None:
         super().__init__(lambda _: self._stop_waiting())
         #: The handle, as asyncio code uses it.
         self.task: AnyResult = handle
         self._event_loop = event_loop
-        if handle._settled:
+        self._stop_waiting: Callable[[], Any] = _not_waiting
+        if not on_demand:
+            self._wait()
+        elif handle._settled:
+            self._wait()
+            self._keep_quiet()
+        else:
+            begin_when_used(self, self._wait)
+
+    def __iter__(self) -> Any:
+        # Twisted loses a value that comes just when it begins to wait for it in a coroutine.
+        self._wait()
+        return super().__iter__()
+
+    __await__ = __iter__
+
+    def _wait(self) -> None:
+        if self.called or self._stop_waiting is not _not_waiting:
+            return  # it waits already, or was cancelled
+        if self.task._settled:
             self._fire(self._outcome())
         else:
-            self._stop_waiting = event_loop.run(handle.get(), self._fire)
+            self._stop_waiting = self._event_loop.run(self.task.get(), self._fire)
 
     def _outcome(self) -> Any:
         try:
             return self.task._value()
-        except BaseException:
-            return Failure()
+        except BaseException as error:
+            # The handle keeps the error, and a traceback would keep this Deferred.
+            return Failure(error.with_traceback(None))
 
     def _fire(self, outcome: Any) -> None:
         if self.called:
@@ -88,15 +115,37 @@ class DeferredTask(QuietDeferred[Any]):
             self.task.as_completed(), lambda one: callback(self._deferred(one)), self._event_loop
         )
 
-    def collect(self) -> Deferred[list[tuple[DeferredTask, Any]]]:
-        """Wait for this result and those of the tasks that it called, each with its value."""
+    def collect(self, intermediate: bool = False) -> Deferred[list[tuple[DeferredTask, Any]]]:
+        """Wait for this result and those of the tasks that it called, each with its value.
+
+        See :meth:`bridgetask.AsyncResult.collect`.
+        """
 
         async def collect() -> list[tuple[AnyResult, Any]]:
-            return [pair async for pair in self.task.collect()]
+            return [pair async for pair in self.task.collect(intermediate)]
 
         return self._event_loop.deferred(collect()).addCallback(
             lambda pairs: [(self._deferred(handle), value) for handle, value in pairs]
         )
+
+    def iterdeps(
+        self, intermediate: bool = False
+    ) -> Deferred[list[tuple[DeferredTask | None, DeferredTask]]]:
+        """Wait for this task and those that it called: as a list of pairs of a parent and a child.
+
+        See :meth:`bridgetask.AsyncResult.iterdeps`.
+        """
+
+        async def walk() -> list[tuple[AnyResult | None, AnyResult]]:
+            return [pair async for pair in self.task.iterdeps(intermediate)]
+
+        def deferred(
+            pairs: list[tuple[AnyResult | None, AnyResult]],
+        ) -> list[tuple[DeferredTask | None, DeferredTask]]:
+            tasks = {id(node): self._deferred(node) for _, node in pairs}
+            return [(tasks.get(id(parent)), tasks[id(node)]) for parent, node in pairs]
+
+        return self._event_loop.deferred(walk()).addCallback(deferred)
 
     @property
     def parent(self) -> DeferredTask | None:
@@ -118,7 +167,9 @@ class DeferredTask(QuietDeferred[Any]):
         return None if children is None else [self._deferred(child) for child in children]
 
     def _deferred(self, handle: AnyResult) -> DeferredTask:
-        return self if handle is self.task else DeferredTask(handle, self._event_loop)
+        if handle is self.task:
+            return self
+        return DeferredTask(handle, self._event_loop, on_demand=True)
 
     def __getattr__(self, name: str) -> Any:
         # Twisted takes a Deferred that has a ``result`` for one that has fired.
@@ -138,3 +189,7 @@ class DeferredTask(QuietDeferred[Any]):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def _not_waiting() -> None:
+    """Stop nothing."""

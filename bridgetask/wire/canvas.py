@@ -11,6 +11,7 @@ from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import _regen, regen
 
 from ..errors import InvalidOption
+from .signature import celery_class
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -96,7 +97,8 @@ def bind(signature: dict[str, Any], view: Celery, *, lazily: bool = False) -> Si
         if kind and kind not in Signature.TYPES:
             raise InvalidOption("task", f"holds a signature of the unknown type {kind!r}")
         signature = Signature.from_dict(signature)
-    bound: Any = type(signature).__new__(type(signature))
+    kind = celery_class(signature)
+    bound: Any = kind.__new__(kind)
     bound.update(signature)
     bound._app = view
     bound._type = None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .templates import Templates
 
-__all__ = ["RecordedCall", "Recorder", "is_signature", "is_task"]
+__all__ = ["RecordedCall", "Recorder", "is_task"]
 
 _CALL_DECIDES = hasattr(celery.app.task, "get_actual_ignore_result")
 #: Seconds that members of a large group may take before those made so far are sent.
@@ -40,11 +40,6 @@ _LONG = 0.05
 def is_task(candidate: object) -> bool:
     """Tell whether this is a Celery task. One that is not made yet, by a lazy app, is left so."""
     return issubclass(type(candidate), Proxy) or isinstance(candidate, Task)
-
-
-def is_signature(candidate: object) -> bool:
-    """Tell whether this is a signature of a Celery task."""
-    return isinstance(candidate, Signature)
 
 
 @dataclass(slots=True)

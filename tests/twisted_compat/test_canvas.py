@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import celery
 from celery import group
 from twisted.internet import defer
 
@@ -66,6 +67,62 @@ class TestGroups(TwistedCase):
 
 
 class TestCeleryClientCanvas(TwistedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.add = CeleryClient(tasks.add)
+
+    def test_a_signature_is_what_celerys_is(self) -> None:
+        signature = self.add.s(1, 1)
+        self.assertEqual(signature["task"], "tests.tasks.add")
+        self.assertEqual(signature, tasks.add.s(1, 1))
+        self.assertEqual(dict(signature), dict(tasks.add.s(1, 1)))
+        self.assertEqual(repr(signature), repr(tasks.add.s(1, 1)))
+
+    @defer.inlineCallbacks
+    def test_signatures_can_be_linked_by_every_option(self) -> Any:
+        add, name = self.add, self.add.name
+        for d in (
+            add.apply_async((1, 1), link=add.s(5)),
+            add.apply_async((1, 1), link=[add.s(5)]),
+            add.s(1, 1).set(link=add.s(5)).delay(),
+            add.s(1, 1).apply_async(link=add.s(5)),
+            self.tx_app.send_task(name, (1, 1), link=add.s(5)),
+            self.tx_app.apply_async(tasks.add, (1, 1), link=[add.s(5), add.s(5)]),
+        ):
+            (_, value), *_, (_, linked) = yield d.collect()
+            self.assertEqual((value, linked), (2, 7))
+
+    @defer.inlineCallbacks
+    def test_celerys_groups_and_chains_are_made_of_signatures(self) -> Any:
+        add, call = self.add, self.tx_app.apply_async
+        self.assertEqual((yield call(celery.group(add.s(1, 1), add.s(2, 2)))), [2, 4])
+        self.assertEqual((yield call(celery.group([add.s(1, 1), tasks.add.s(2, 2)]))), [2, 4])
+        self.assertEqual((yield call(celery.group(add.s(n, n) for n in range(3)))), [0, 2, 4])
+        self.assertEqual((yield call(celery.chain(add.s(1, 1), add.s(2), tasks.add.s(3)))), 7)
+        chained = add.s(1, 1) | celery.group(add.s(1), add.s(2) | add.s(3))
+        self.assertEqual((yield chained.delay()), [3, 7])
+        self.assertEqual((yield chained.clone().delay()), [3, 7])
+
+    def test_a_group_of_celerys_is_called_by_celery_itself(self) -> None:
+        called = celery.group(self.add.s(1, 1), self.add.s(2, 2)).delay()
+        self.assertIsInstance(called, celery.result.GroupResult)
+
+    @defer.inlineCallbacks
+    def test_calling_a_canvas_gives_a_deferred_task(self) -> Any:
+        add = self.add
+        self.assertEqual((yield (add.s(1, 1) | add.s(2))()), 4)
+        self.assertEqual((yield add.group(add.s(1, 1), add.s(2, 2))()), [2, 4])
+        self.assertEqual((yield add.chunks([(1, 1), (2, 2)], 1)()), [[2], [4]])
+        self.assertEqual((yield add.chunks([(1, 1), (2, 2)], 1).group().delay()), [[2], [4]])
+
+    @defer.inlineCallbacks
+    def test_a_wrapped_task_may_be_linked_as_the_task(self) -> Any:
+        signature = self.add.s(1, 1)
+        signature.link(self.add)
+        signature.link_error(self.add)
+        self.assertEqual(signature.options, {"link": [tasks.add], "link_error": [tasks.add]})
+        self.assertEqual((yield self.tx_app.apply_async(self.add, (1, 1))), 2)
+
     @defer.inlineCallbacks
     def test_signatures_of_many_calls_give_deferred_tasks(self) -> Any:
         add = CeleryClient(tasks.add)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, group
 from twisted.internet import defer, reactor, task
 from twisted.trial import unittest
 
 from bridgetask import (
+    AsyncResult,
     BrokerUnreachable,
     Client,
     ClientClosed,
     Control,
+    GroupResult,
     Inspect,
     InvalidOption,
     ResultTimeout,
@@ -47,6 +50,16 @@ class TestTwistedCelery(TwistedCase):
         self.assertEqual((yield d), 3)
         self.assertEqual((yield self.tx_app.delay(tasks.add, 2, 3)), 5)
         self.assertEqual((yield self.tx_app.apply_async(tasks.add.s(3), (4,))), 7)
+
+    @defer.inlineCallbacks
+    def test_arguments_of_tasks_may_have_any_name(self) -> Any:
+        named = {"task": 1, "args": 2, "kwargs": 3, "name": 4}
+        echo = CeleryClient(tasks.echo, self.tx_app)
+        self.assertEqual((yield self.tx_app.delay(tasks.echo, **named)), [[], named])
+        self.assertEqual((yield echo.delay(**named)), [[], named])
+        self.assertEqual((yield echo.s().delay(**named)), [[], named])
+        self.assertEqual((yield echo.s(**named).delay()), [[], named])
+        self.assertEqual((yield echo.si(**named).delay()), [[], named])
 
     @defer.inlineCallbacks
     def test_a_failing_task_errbacks_with_its_own_exception(self) -> Any:
@@ -391,6 +404,32 @@ class TestDeferredTask(TwistedCase):
         self.assertEqual((yield chained.parent), 2)
 
     @defer.inlineCallbacks
+    def test_iterdeps_gives_the_tree_of_calls(self) -> Any:
+        d = self.tx_app.apply_async(tasks.add, (1, 1), link=tasks.add.s(10))
+        (parent, root), (called_by, child) = yield d.iterdeps()
+        self.assertEqual((parent, root, called_by), (None, d, d))
+        self.assertEqual(self.successResultOf(child), 12)
+        grouped = self.tx_app.apply_async(group([tasks.add.s(1, 1)]))
+        (_, root), (_, member) = yield grouped.iterdeps(intermediate=True)
+        self.assertIs(root, grouped)
+        self.assertEqual((yield member), 2)
+        self.assertEqual((yield grouped.collect(intermediate=True))[0], (grouped, [2]))
+
+    @defer.inlineCallbacks
+    def test_everything_that_waits_gives_a_deferred(self) -> Any:
+        d = self.tx_app.apply_async(tasks.add, (1, 1))
+        grouped = self.tx_app.apply_async(group([tasks.add.s(1, 1)]))
+        yield defer.gatherResults([d, grouped])
+        for each, kind in ((d, AsyncResult), (grouped, GroupResult)):
+            for name, method in inspect.getmembers(kind, inspect.isroutine):
+                waits = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+                if name.startswith("_") or not (waits or name == "iterdeps"):
+                    continue
+                given = getattr(each, name)()
+                self.assertIsInstance(given, defer.Deferred, name)
+                yield given.addErrback(lambda failure: failure.trap(ResultUnavailable))
+
+    @defer.inlineCallbacks
     def test_on_cancel_revokes(self) -> Any:
         d = self.tx_app.apply_async(tasks.add, (1, 1), countdown=60, on_cancel="revoke")
         yield d.sent()
@@ -398,6 +437,118 @@ class TestDeferredTask(TwistedCase):
         yield self.assertFailure(d, defer.CancelledError)
         while d.state != "REVOKED":
             yield task.deferLater(reactor, 0.01)
+
+
+class TestOtherTasks(TwistedCase):
+    """What stands for a task that was not called itself, but read off another one."""
+
+    def logged_errors(self) -> list[Any]:
+        gc.collect()
+        return self.flushLoggedErrors()
+
+    @defer.inlineCallbacks
+    def test_errors_of_what_is_merely_read_are_not_logged(self) -> Any:
+        chained = self.tx_app.apply_async(tasks.fail.si() | tasks.add.si(1, 1))
+        grouped = self.tx_app.apply_async(group(tasks.fail.s(), tasks.fail.s()))
+        before = [chained.parent.task_id, *(each.state for each in grouped.results)]
+        yield self.assertFailure(chained, ValueError)
+        yield self.assertFailure(grouped, ValueError)
+        ended: list[str] = []
+        yield grouped.as_completed(lambda member: ended.append(member.state))
+        after = [chained.parent.task_id, *(each.state for each in grouped.results)]
+        self.assertEqual(before[0], after[0])
+        self.assertEqual(after[1:], ended)
+        self.assertEqual(ended, ["FAILURE", "FAILURE"])
+        self.assertEqual(self.logged_errors(), [])
+
+    @defer.inlineCallbacks
+    def test_nothing_waits_for_a_child_that_is_merely_read(self) -> Any:
+        d = self.tx_app.delay(tasks.call_from_task)
+        yield d
+        (child,) = d.children  # whose result goes to the worker
+        self.assertEqual(len(child.task_id), 36)
+        by_id = self.tx_app.result("of somebody else")
+        yield self.tx_app.connect()
+        self.assertFalse(child.called or by_id.called)
+        yield self.assertFailure(child, ResultUnavailable)
+        del child, by_id
+        self.assertEqual(self.logged_errors(), [])
+
+    @defer.inlineCallbacks
+    def test_errors_of_what_is_used_are_logged_unless_they_are_handled(self) -> Any:
+        d = self.tx_app.apply_async(group(tasks.fail.s(), tasks.fail.s()))
+        early, handled = d.results
+        early.addCallback(print)
+        handled.addErrback(lambda failure: failure.trap(ValueError))
+        yield self.assertFailure(d, ValueError)
+        yield handled
+        while not early.called:
+            yield task.deferLater(reactor, 0.01)
+        late = d.results[0]
+        late.addCallback(print)
+        del d, early, late
+        self.assertEqual([each.type for each in self.logged_errors()], [ValueError] * 2)
+
+    @defer.inlineCallbacks
+    def test_every_way_of_waiting_begins_to_wait(self) -> Any:
+        async def awaits(d: defer.Deferred[Any]) -> Any:
+            return await d
+
+        def follows(d: defer.Deferred[Any]) -> defer.Deferred[Any]:
+            follower: defer.Deferred[Any] = defer.Deferred()
+            d.chainDeferred(follower)
+            return follower
+
+        ways: list[Any] = [
+            lambda d: d,
+            lambda d: d.addCallback(lambda value: value),
+            lambda d: d.addErrback(lambda failure: failure),
+            lambda d: d.addBoth(lambda value: value),
+            lambda d: d.addCallbacks(lambda value: value, lambda failure: failure),
+            lambda d: d.addTimeout(20, reactor),
+            lambda d: defer.succeed(None).addCallback(lambda _: d),
+            lambda d: defer.succeed(None).addCallback(lambda _: d).addCallback(lambda value: value),
+            lambda d: defer.gatherResults([d]).addCallback(lambda values: values[0]),
+            lambda d: defer.DeferredList([d]).addCallback(lambda values: values[0][1]),
+            lambda d: defer.maybeDeferred(lambda: d),
+            lambda d: defer.race([d]).addCallback(lambda won: won[1]),
+            lambda d: defer.ensureDeferred(awaits(d)),
+            follows,
+        ]
+        if ON_ASYNCIO:
+            ways.append(lambda d: defer.Deferred.fromFuture(d.asFuture(reactor._asyncioEventloop)))
+        for way in ways:
+            d = self.tx_app.apply_async(group([tasks.nap.s(0.05)]))
+            (early,) = d.results
+            self.assertEqual((yield way(early)), 0.05)
+            (early,) = self.tx_app.apply_async(group([tasks.nap.s(0)])).results
+            yield early.get()
+            self.assertEqual((yield way(early)), 0)
+
+    @defer.inlineCallbacks
+    def test_what_has_ended_since_it_was_read_fires_at_once(self) -> Any:
+        d = self.tx_app.apply_async(group(tasks.nap.s(0.1), tasks.nap.s(0.2)))
+        first, second = d.results
+        failing = self.tx_app.apply_async(tasks.fail.si() | tasks.add.si(1, 1))
+        parent = failing.parent
+        yield d
+        yield self.assertFailure(failing, ValueError)
+        self.assertEqual(self.successResultOf(first), 0.1)
+        later = defer.succeed(None).addCallback(lambda _: second).addCallback(lambda n: n + 1)
+        self.assertEqual(self.successResultOf(later), 1.2)
+        self.failureResultOf(parent, ValueError)
+        self.assertEqual(self.successResultOf(d.results[0]), 0.1)
+
+    @defer.inlineCallbacks
+    def test_what_is_cancelled_before_it_is_used_never_waits(self) -> Any:
+        d = self.tx_app.apply_async(group([tasks.nap.s(0.1)]))
+        (unused,), (used,) = d.results, d.results
+        unused.cancel()
+        used.cancel()
+        self.failureResultOf(used, defer.CancelledError)
+        self.assertEqual((yield d), [0.1])
+        del unused
+        self.assertEqual(self.logged_errors(), [])
 
 
 class TestPitfalls(TwistedCase):
@@ -421,8 +572,6 @@ class TestPitfalls(TwistedCase):
 
     @defer.inlineCallbacks
     def test_cancelled_with_no_errback_logs_nothing(self) -> Any:
-        import gc
-
         d = self.tx_app.delay(tasks.sleep, 0.05)
         other = d.get()
         d.cancel()
