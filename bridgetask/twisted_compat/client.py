@@ -98,7 +98,7 @@ class TwistedCelery:
         """
         values: list[Any] = []
         mapped = self.client.map(_unwrapped(task), iterable, **options)
-        ended = for_each(mapped, callback or values.append, self._acquired())
+        ended = for_each(lambda: mapped, callback or values.append, self._acquired())
         return ended.addCallback(lambda _: values)
 
     def result(self, task_id: str) -> DeferredTask:
@@ -106,13 +106,13 @@ class TwistedCelery:
         event_loop = self._acquired()
         session = self.client._session_on(event_loop.loop)
         handle = handle_by_id(self.client, session, task_id)
-        return DeferredTask(handle, event_loop, on_demand=True)
+        return DeferredTask(handle, event_loop, quiet=True)
 
     def group_result(self, group_id: str) -> Deferred[list[DeferredTask]]:
         """Return the members of a saved group; see :meth:`bridgetask.Client.group_result`."""
         event_loop = self._acquired()
         return self.run(self.client.group_result(group_id)).addCallback(
-            lambda group: [DeferredTask(each, event_loop, on_demand=True) for each in group]
+            lambda group: [DeferredTask(each, event_loop, quiet=True) for each in group]
         )
 
     def events(
@@ -134,7 +134,12 @@ class TwistedCelery:
 
         Cancelling the Deferred cancels the coroutine.
         """
-        return self._acquired().deferred(coroutine)
+        try:
+            event_loop = self._acquired()
+        except BaseException:
+            coroutine.close()
+            raise
+        return event_loop.deferred(coroutine)
 
     def connect(self) -> Deferred[None]:
         """Connect now, so that errors show early; see :meth:`bridgetask.Client.connect`."""

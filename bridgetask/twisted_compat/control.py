@@ -86,7 +86,7 @@ class DeferredEvents(QuietDeferred[None]):
         #: The stream itself, for its ``state``, ``dropped`` and ``interruptions``.
         self.events: Events = events
         self._event_loop = event_loop
-        self._running = for_each(events, callback, event_loop)
+        self._running = for_each(lambda: events, callback, event_loop)
         self._running.addBoth(self._end)
 
     def started(self) -> Deferred[None]:

@@ -24,7 +24,6 @@ from ..errors import ClientClosed, InvalidOption
 __all__ = [
     "EventLoop",
     "QuietDeferred",
-    "begin_when_used",
     "event_loop_for",
     "for_each",
     "install",
@@ -140,6 +139,10 @@ class EventLoop(ABC):
         return task.result() if error is None else Failure(error)
 
 
+#: Where a Deferred keeps its callbacks: since Twisted 25.5 in private.
+_CALLBACKS = "_callbacks" if "_callbacks" in vars(Deferred()) else "callbacks"
+
+
 class QuietDeferred(Deferred[T]):
     """A Deferred that makes no log when it is cancelled: who cancels knows."""
 
@@ -150,6 +153,11 @@ class QuietDeferred(Deferred[T]):
         if not fired:
             self._keep_quiet()
 
+    @property
+    def _used(self) -> bool:
+        """Whether anything waits for it: callbacks, a coroutine, another Deferred."""
+        return bool(getattr(self, _CALLBACKS))
+
     def _keep_quiet(self) -> None:
         """Make no log of the failure that it has, unless it still has it after a callback."""
         debug = getattr(self, "_debugInfo", None)
@@ -157,43 +165,31 @@ class QuietDeferred(Deferred[T]):
             debug.failResult = None
 
 
-#: Where a Deferred keeps its callbacks. Whatever waits for it appends to that list: ``addCallback``
-#: and its kin, and another Deferred that it is the result of.
-_CALLBACKS = next(name for name in vars(Deferred()) if name.endswith("callbacks"))
-
-
-def begin_when_used(deferred: Deferred[Any], begin: Callable[[], object]) -> None:
-    """Call ``begin`` once something waits for a Deferred that has not fired."""
-    setattr(deferred, _CALLBACKS, _Callbacks(begin))
-
-
-class _Callbacks(list[Any]):
-    def __init__(self, begin: Callable[[], object]) -> None:
-        super().__init__()
-        self._begin: Callable[[], object] | None = begin
-
-    def append(self, callback: Any) -> None:
-        super().append(callback)
-        begin, self._begin = self._begin, None
-        if begin is not None:
-            begin()
-
-
 def for_each(
-    iterator: AsyncIterator[T], callback: Callable[[T], object], event_loop: EventLoop
+    iterate: Callable[[], AsyncIterator[T]],
+    callback: Callable[[T], object],
+    event_loop: EventLoop,
 ) -> Deferred[None]:
     """Call ``callback`` with each item of an asynchronous iterator, in the reactor's thread.
 
+    :param iterate: makes the iterator, on the event loop.
     :returns: a Deferred that fires after the last one, or with what iterating or the callback
         raised; cancelling it ends the calls.
     """
+    iterator: AsyncIterator[T] | None = None
     coming: Deferred[T]
     done: Deferred[None] = Deferred(lambda _: coming.cancel())
+
+    async def following() -> T:
+        nonlocal iterator
+        if iterator is None:
+            iterator = iterate()
+        return await anext(iterator)
 
     # Not one chain of Deferreds: that would grow with each item.
     def one_more() -> None:
         nonlocal coming
-        coming = event_loop.deferred(_next(iterator))
+        coming = event_loop.deferred(following())
         coming.addCallback(take)
         coming.addErrback(ended)
 
@@ -208,10 +204,6 @@ def for_each(
 
     one_more()
     return done
-
-
-async def _next(iterator: AsyncIterator[T]) -> T:
-    return await anext(iterator)
 
 
 def event_loop_for(reactor: Any) -> EventLoop:

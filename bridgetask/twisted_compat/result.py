@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from .. import errors
 from ..asyncio_impl.group import GroupResult
 from ..asyncio_impl.result import AnyResult, AsyncResult
-from .deferred import EventLoop, QuietDeferred, begin_when_used, for_each
+from .deferred import EventLoop, QuietDeferred, for_each
 
 __all__ = ["DeferredTask", "TaskRevoked"]
 
@@ -34,10 +34,9 @@ class DeferredTask(QuietDeferred[Any]):
     :class:`bridgetask.AsyncResult`, is :attr:`task`. Only ``result`` is Deferred's own: what it
     fired with, and missing before that; ``info`` is the handle's.
 
-    What a call returns waits at once. One that stands for another task, such as :attr:`parent`,
-    those of :attr:`results` and :attr:`children`, and what :meth:`TwistedCelery.result` returns,
-    waits from when it is first used as a Deferred. Until then it does no I/O, and an error that
-    the task ended with is not logged as unhandled.
+    One that stands for another task than what was called, such as :attr:`parent`, those of
+    :attr:`results` and :attr:`children`, and what :meth:`TwistedCelery.result` returns, logs no
+    unhandled error unless it is used as a Deferred: it may be there to be read.
 
     Cancelling it, or a timeout by ``addTimeout``, ends the waiting; the task runs on, unless
     ``on_cancel`` says otherwise. A revoked task fires with ``twisted_compat.TaskRevoked``, which is
@@ -46,36 +45,16 @@ class DeferredTask(QuietDeferred[Any]):
     Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
     """
 
-    def __init__(
-        self, handle: AnyResult, event_loop: EventLoop, *, on_demand: bool = False
-    ) -> None:
+    def __init__(self, handle: AnyResult, event_loop: EventLoop, *, quiet: bool = False) -> None:
         super().__init__(lambda _: self._stop_waiting())
         #: The handle, as asyncio code uses it.
         self.task: AnyResult = handle
         self._event_loop = event_loop
-        self._stop_waiting: Callable[[], Any] = _not_waiting
-        if not on_demand:
-            self._wait()
-        elif handle._settled:
-            self._wait()
-            self._keep_quiet()
-        else:
-            begin_when_used(self, self._wait)
-
-    def __iter__(self) -> Any:
-        # Twisted loses a value that comes just when it begins to wait for it in a coroutine.
-        self._wait()
-        return super().__iter__()
-
-    __await__ = __iter__
-
-    def _wait(self) -> None:
-        if self.called or self._stop_waiting is not _not_waiting:
-            return  # it waits already, or was cancelled
-        if self.task._settled:
+        self._quiet = quiet
+        if handle._settled:
             self._fire(self._outcome())
         else:
-            self._stop_waiting = self._event_loop.run(self.task.get(), self._fire)
+            self._stop_waiting = event_loop.run(handle.get(), self._fire)
 
     def _outcome(self) -> Any:
         try:
@@ -90,7 +69,10 @@ class DeferredTask(QuietDeferred[Any]):
         if isinstance(outcome, Failure) and isinstance(outcome.value, errors.TaskRevoked):
             error = outcome.value
             outcome = Failure(TaskRevoked(*error.args, task_id=error.task_id))
+        used = self._used
         self.callback(outcome)
+        if self._quiet and not used:
+            self._keep_quiet()
 
     def updates(self, callback: Callable[[Any], object]) -> Deferred[None]:
         """Call ``callback`` with each :class:`bridgetask.TaskUpdate`, in order.
@@ -101,7 +83,7 @@ class DeferredTask(QuietDeferred[Any]):
         """
         if not isinstance(self.task, AsyncResult):
             raise TypeError("a group reports no states of its own: ask its members")
-        return for_each(self.task.updates(), callback, self._event_loop)
+        return for_each(self.task.updates, callback, self._event_loop)
 
     def as_completed(self, callback: Callable[[DeferredTask], object]) -> Deferred[None]:
         """Call ``callback`` with each member of a group as it ends, in the reactor's thread.
@@ -112,7 +94,7 @@ class DeferredTask(QuietDeferred[Any]):
         if not isinstance(self.task, GroupResult):
             raise TypeError("only a group has members")
         return for_each(
-            self.task.as_completed(), lambda one: callback(self._deferred(one)), self._event_loop
+            self.task.as_completed, lambda one: callback(self._deferred(one)), self._event_loop
         )
 
     def collect(self, intermediate: bool = False) -> Deferred[list[tuple[DeferredTask, Any]]]:
@@ -169,7 +151,7 @@ class DeferredTask(QuietDeferred[Any]):
     def _deferred(self, handle: AnyResult) -> DeferredTask:
         if handle is self.task:
             return self
-        return DeferredTask(handle, self._event_loop, on_demand=True)
+        return DeferredTask(handle, self._event_loop, quiet=True)
 
     def __getattr__(self, name: str) -> Any:
         # Twisted takes a Deferred that has a ``result`` for one that has fired.
@@ -189,7 +171,3 @@ class DeferredTask(QuietDeferred[Any]):
 
     def __repr__(self) -> str:
         return str(self)
-
-
-def _not_waiting() -> None:
-    """Stop nothing."""
