@@ -9,10 +9,26 @@
             assert await checkout(client) == "done"
             assert client.sent[0].name == "shop.charge"
 
-Tasks that the app knows are run, on the spot and on the event loop; ``results`` stands in for
+Tasks that the app knows are run on the event loop, in its next turns; ``results`` stands in for
 others. It answers to commands, too; events are what :meth:`InMemoryClient.send_event` sends, and
 ``task-sent`` where that is configured. For Twisted, give it to
 ``TwistedCelery(InMemoryClient(app))``.
+
+Celery's own tracer runs the tasks, as in a worker. So retries, links, chains, chords,
+``update_state`` and ``self.request`` are what they are there, with these differences:
+
+- Nothing is waited for: a task with a ``countdown`` or an ``eta``, or one that retries, is run in a
+  later turn of the loop. Time limits, rate limits and ``revoke`` do nothing.
+- What a task calls by the same app, in the thread that it runs in, is run in later turns by the
+  same worker, so that it can't wait for that: ``add.delay().get()`` raises ``RuntimeError``. What
+  opens connections of its own does so in earnest, such as ``app.connection()`` or
+  ``self.send_event()``, and so does a task with a ``backend`` of its own.
+- What goes wrong outside a task, where a worker would log it and go on, is a failure of that task:
+  a task that is not registered, a message that can't be read.
+
+A worker reports nothing of a task that raises ``Ignore``, so that who waits for it waits until the
+``timeout``. The same goes for ``Reject``, but later versions of Celery than 5.5 may report that as
+a failure. Here a rejected task is never run again, not even with ``requeue=True``.
 """
 
 from __future__ import annotations
@@ -44,7 +60,8 @@ __all__ = ["InMemoryClient", "SentTask"]
 class InMemoryClient(Client):
     """A :class:`bridgetask.Client` that sends to a worker in this process.
 
-    :param app: the Celery app. Its broker and backend settings are not used to connect.
+    :param app: the Celery app. Nothing connects to its broker and its backend: any will do, or
+        none. Results are stored, and chords run; by ``rpc://`` neither is so, as in earnest.
     :param results: task names -> what to give instead of running the task: a value, an exception
         to raise, or a callable to run in its place.
     :param replies: command names -> what the worker replies: a value, or a callable that gets the
@@ -64,7 +81,7 @@ class InMemoryClient(Client):
         **options: Any,
     ) -> None:
         super().__init__(app, **options)
-        #: What was sent, in order.
+        #: What was sent, in order: by the program, and by tasks, as the next one of a chain is.
         self.sent: list[SentTask] = []
         #: Commands that were sent to workers, such as ``revoke``, by name.
         self.commands: list[str] = []

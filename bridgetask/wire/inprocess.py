@@ -213,7 +213,7 @@ class InProcessWorker:
         )
         if failed:
             request.on_success((1, value, runtime))
-        elif isinstance(value, ExceptionInfo):  # up to Celery 5.6 the tracer's own is lost so
+        elif isinstance(value, ExceptionInfo):  # Celery 5.5's tracer reports none of its own
             self.fail(request.id, value.exception, request)
         else:
             request.on_success((0, shown, runtime))
