@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from kombu import Connection
 
 __all__ = [
+    "IN_MEMORY",
     "BrokerSettings",
     "ResultSettings",
     "RetryPolicy",
     "Server",
     "Settings",
+    "sends_by_amqp",
 ]
 
 _AMQP_TRANSPORTS = {"amqp", "pyamqp", "amqps", "librabbitmq"}
@@ -43,6 +45,9 @@ _BACKENDS = {
     "RedisBackend": "redis",
     "SentinelBackend": "redis",
 }
+
+#: What stands for all other backends where nothing is connected to. No URL can have such a scheme.
+IN_MEMORY = "in memory"
 
 #: What Celery keeps results for where ``result_expires`` says nothing: a day, in seconds.
 _DEFAULT_RESULT_EXPIRES = 86_400.0
@@ -106,7 +111,8 @@ class BrokerSettings:
 class ResultSettings:
     """Where results come from."""
 
-    #: ``"rpc"``, ``"redis"``, ``"disabled"``, or the scheme of a backend that is not supported.
+    #: ``"rpc"``, ``"redis"``, ``"disabled"``, ``IN_MEMORY``, or the scheme of a backend that is not
+    #: supported.
     backend: str
     #: Seconds that a reply queue without a consumer, and what is in it, lives on.
     expires: float
@@ -116,7 +122,12 @@ class ResultSettings:
     @property
     def supported(self) -> bool:
         """Whether the configured backend is one that bridgetask knows; having none is fine."""
-        return self.backend in _BACKENDS.values()
+        return self.backend == IN_MEMORY or self.backend in _BACKENDS.values()
+
+    @property
+    def stored(self) -> bool:
+        """Whether results are stored, so that any client can read those of any task."""
+        return self.backend in {IN_MEMORY, "redis"}
 
     @property
     def unavailable(self) -> str | None:
@@ -157,6 +168,19 @@ class Settings:
             max_in_flight=max_in_flight,
         )
 
+    @classmethod
+    def in_memory(
+        cls, app: Celery, *, heartbeat: float | None = None, max_in_flight: int = 512
+    ) -> Settings:
+        """Say what a client needs that connects to nothing, whatever the app is configured for.
+
+        Results are stored, but for ``rpc://``, which can do less than all other backends can.
+        """
+        nowhere = BrokerSettings(servers=(), failover_strategy="round-robin", _urls=())
+        backend = "rpc" if _backend_name(app) == "rpc" else IN_MEMORY
+        results = ResultSettings(backend=backend, expires=_DEFAULT_RESULT_EXPIRES)
+        return cls(write=nowhere, read=nowhere, results=results, max_in_flight=max_in_flight)
+
 
 def _broker(
     app: Celery, setting: str, connect: Callable[..., Connection], heartbeat: float | None
@@ -180,13 +204,26 @@ def _broker(
 
 def _check_schemes(app: Celery, urls: str | Sequence[str] | None) -> None:
     """Refuse other brokers by their URLs: kombu would first import their libraries."""
+    for scheme in _other_schemes(app, urls):
+        raise InvalidOption(
+            "broker_url", f"{scheme}:// is not supported; supported are {_SUPPORTED_BROKERS}"
+        )
+
+
+def _other_schemes(app: Celery, urls: str | Sequence[str] | None) -> list[str]:
+    """Return which of the configured schemes are not AMQP's."""
     listed = urls.split(";") if isinstance(urls, str) else list(urls or ())
     schemes = [url.partition("://")[0] for url in listed if "://" in url]
-    for scheme in [*schemes, app.conf.broker_transport]:
-        if scheme is not None and scheme not in _AMQP_TRANSPORTS:
-            raise InvalidOption(
-                "broker_url", f"{scheme}:// is not supported; supported are {_SUPPORTED_BROKERS}"
-            )
+    return [
+        scheme
+        for scheme in [*schemes, app.conf.broker_transport]
+        if scheme is not None and scheme not in _AMQP_TRANSPORTS
+    ]
+
+
+def sends_by_amqp(app: Celery) -> bool:
+    """Tell whether the app is configured to send to a broker that bridgetask supports."""
+    return not _other_schemes(app, app.conf.broker_write_url)
 
 
 def _server(app: Celery, connection: Connection, heartbeat: float | None) -> Server:

@@ -9,10 +9,26 @@
             assert await checkout(client) == "done"
             assert client.sent[0].name == "shop.charge"
 
-Tasks that the app knows are run, on the spot and on the event loop; ``results`` stands in for
+Tasks that the app knows are run on the event loop, in its next turns; ``results`` stands in for
 others. It answers to commands, too; events are what :meth:`InMemoryClient.send_event` sends, and
 ``task-sent`` where that is configured. For Twisted, give it to
 ``TwistedCelery(InMemoryClient(app))``.
+
+Celery's own tracer runs the tasks, as in a worker. So retries, links, chains, chords,
+``update_state`` and ``self.request`` are what they are there, with these differences:
+
+- Nothing is waited for: a task with a ``countdown`` or an ``eta``, or one that retries, is run in a
+  later turn of the loop. Time limits, rate limits and ``revoke`` do nothing.
+- What a task calls by the same app, in the thread that it runs in, is run in later turns by the
+  same worker, so that it can't wait for that: ``add.delay().get()`` raises ``RuntimeError``. What
+  opens connections of its own does so in earnest, such as ``app.connection()`` or
+  ``self.send_event()``, and so does a task with a ``backend`` of its own.
+- What goes wrong outside a task, where a worker would log it and go on, is a failure of that task:
+  a task that is not registered, a message that can't be read.
+
+A worker reports nothing of a task that raises ``Ignore``, so that who waits for it waits until the
+``timeout``. The same goes for ``Reject``, but later versions of Celery than 5.5 may report that as
+a failure. Here a rejected task is never run again, not even with ``requeue=True``.
 """
 
 from __future__ import annotations
@@ -23,9 +39,12 @@ from typing import TYPE_CHECKING, Any
 
 from .asyncio_impl.client import Client
 from .asyncio_impl.completion import Completion
+from .asyncio_impl.delivery import Delivery
 from .asyncio_impl.pending import PendingResults
 from .asyncio_impl.transports.base import EventListener, Receiver, ReplyListener, Transports
-from .errors import SendError
+from .errors import ResultUndecodable, SendError
+from .settings import Settings
+from .wire.backend import StoreWrite
 from .wire.control import Purge
 from .wire.events import EventCapture
 from .wire.inprocess import InProcessWorker, SentTask, event_message
@@ -41,7 +60,8 @@ __all__ = ["InMemoryClient", "SentTask"]
 class InMemoryClient(Client):
     """A :class:`bridgetask.Client` that sends to a worker in this process.
 
-    :param app: the Celery app. Its broker and backend settings are not used to connect.
+    :param app: the Celery app. Nothing connects to its broker and its backend: any will do, or
+        none. Results are stored, and chords run; by ``rpc://`` neither is so, as in earnest.
     :param results: task names -> what to give instead of running the task: a value, an exception
         to raise, or a callable to run in its place.
     :param replies: command names -> what the worker replies: a value, or a callable that gets the
@@ -49,6 +69,8 @@ class InMemoryClient(Client):
         tasks and queues; to all others it says that nothing was done.
     :param options: those of :class:`bridgetask.Client`.
     """
+
+    _read_settings = staticmethod(Settings.in_memory)
 
     def __init__(
         self,
@@ -59,7 +81,7 @@ class InMemoryClient(Client):
         **options: Any,
     ) -> None:
         super().__init__(app, **options)
-        #: What was sent, in order.
+        #: What was sent, in order: by the program, and by tasks, as the next one of a chain is.
         self.sent: list[SentTask] = []
         #: Commands that were sent to workers, such as ``revoke``, by name.
         self.commands: list[str] = []
@@ -92,12 +114,13 @@ class InMemoryClient(Client):
         loop: asyncio.AbstractEventLoop,
     ) -> Transports:
         worker = InProcessWorker(wire, self._results, self._replies)
-        memory = _Memory(self, worker, pending, replies, loop)
-        return Transports(sender=memory, results=memory, control=memory)
+        memory = _Memory(self, wire, worker, pending, replies, loop)
+        store = memory if wire.settings.results.stored else None
+        return Transports(sender=memory, results=memory, control=memory, store=store)
 
 
 class _Memory:
-    """All three transports in one: what is sent is run in the next turn of the loop."""
+    """All transports in one: what is sent is run in the next turn of the loop."""
 
     #: How many answer to commands.
     workers: int | None = 1
@@ -105,16 +128,20 @@ class _Memory:
     def __init__(
         self,
         client: InMemoryClient,
+        wire: Wire,
         worker: InProcessWorker,
         pending: PendingResults,
         replies: ReplyListener,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._client = client
+        self._decoder = wire.decoder
         self._worker = worker
+        self._backend = worker.backend
         self._pending = pending
         self._loop = loop
         self._queued = 0
+        self._aborted = False
         self._replies = replies
         self._captures: list[_MemoryCapture] = []
 
@@ -134,26 +161,54 @@ class _Memory:
         self._loop.call_soon(self._deliver, message, delivery)
 
     def _deliver(self, message: OutgoingMessage, delivery: Completion) -> None:
-        self._queued -= 1
         if self._client.send_error is not None:
+            self._queued -= 1
             delivery.complete(self._client.send_error)
             return
         delivery.complete()
-        for write in message.requires:
-            self._worker.store(write)
-        task = self._worker.read(message)
-        if task is not None:
-            self._client.sent.append(task)
-            for update in self._worker.run(task):
-                self._pending.deliver(update)
-        elif (obeyed := self._worker.obey(message)) is not None:
-            name, replies = obeyed
-            self._client.commands.append(name)
-            for ticket, reply in replies:
-                self._replies.deliver(ticket, reply)
+        self._take(message)
+
+    def _take(self, message: OutgoingMessage) -> None:
+        self._queued -= 1
+        if self._aborted:
+            return
+        try:
+            task = self._worker.read(message)
+        except Exception as error:  # a worker would drop it
+            self._worker.fail(message.task_id or message.properties["correlation_id"], error)
         else:
+            if task is not None:
+                self._run(message, task)
+            else:
+                self._obey_or_capture(message)
+        for report in self._worker.reports():
+            self._report(report.task_id, report.payload)
+
+    def _run(self, message: OutgoingMessage, task: SentTask) -> None:
+        """Run a task, and what it sends in later turns, so that others get theirs."""
+        self._client.sent.append(task)
+        for sent in self._worker.run(message, task.id):
+            Delivery(task.name, sent.on_published).complete()
+            self._queued += 1
+            self._loop.call_soon(self._take, sent)
+
+    def _obey_or_capture(self, message: OutgoingMessage) -> None:
+        """Take a command or an event."""
+        obeyed = self._worker.obey(message)
+        if obeyed is None:
             for capture in self._captures:
                 capture.take(message)
+            return
+        name, replies = obeyed
+        self._client.commands.append(name)
+        for ticket, reply in replies:
+            self._replies.deliver(ticket, reply)
+
+    def _report(self, task_id: str, payload: bytes) -> None:
+        try:
+            self._pending.deliver(self._decoder.decode_stored(payload, task_id))
+        except ResultUndecodable as error:
+            self._pending.deliver_undecodable(error)
 
     @property
     def ready(self) -> bool:
@@ -164,15 +219,37 @@ class _Memory:
         """Do nothing: there is nothing to connect to."""
 
     async def drain(self) -> None:
-        drained = Completion()
-        self._loop.call_soon(drained.complete)  # in turn, after all that was taken before
-        await drained.wait()
+        while self._queued:
+            turn = Completion()
+            self._loop.call_soon(turn.complete)  # after all that waits by now, which may send more
+            await turn.wait()
 
     def expect(self, task_ids: Sequence[str]) -> None:
         """Do nothing: results are delivered as they come about."""
 
     async def prepare(self) -> None:
         """Do nothing, either."""
+
+    async def watch(self, task_id: str) -> None:
+        await self.fetch([task_id])
+
+    async def fetch(self, task_ids: Sequence[str]) -> None:
+        for task_id in task_ids:
+            payload = await self.read(self._backend.get_key_for_task(task_id))
+            if payload is not None:
+                self._report(task_id, payload)
+
+    async def exists(self, task_id: str) -> bool:
+        return await self.read(self._backend.get_key_for_task(task_id)) is not None
+
+    async def forget(self, task_id: str) -> None:
+        self._backend.forget(task_id)
+
+    async def read(self, key: bytes) -> bytes | None:
+        return self._backend.get(key)
+
+    async def write(self, writes: Sequence[StoreWrite]) -> None:
+        """Do nothing: the backend has kept it already."""
 
     def subscribe(self, capture: EventCapture, listener: EventListener) -> _MemoryCapture:
         return _MemoryCapture(capture, listener, self._captures)
@@ -185,7 +262,8 @@ class _Memory:
         """Do nothing: there is nothing to close."""
 
     def abort(self) -> None:
-        """Do nothing: there is nothing to drop."""
+        """Run no more tasks."""
+        self._aborted = True
 
 
 class _MemoryCapture:

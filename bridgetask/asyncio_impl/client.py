@@ -11,6 +11,7 @@ import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Collection,
     Iterable,
     Mapping,
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
+from ..settings import Settings
 from ..wire.appview import app_itself
 from ..wire.compression import DEFAULT_LIMIT
 from ..wire.recorder import RecordedCall
@@ -133,7 +135,8 @@ class Client:
         _clients.add(self)
         preload(self.app)
 
-    #: Makes the transports; ``bridgetask.testing`` has others.
+    #: Reads the configuration, and makes the transports; ``bridgetask.testing`` has others.
+    _read_settings: Callable[..., Settings] = staticmethod(Settings.from_app)
     _connect: Connect = staticmethod(configured_transports)
 
     # Calling tasks.
@@ -392,6 +395,7 @@ class Client:
                 self._built_wire = Wire.of(
                     self.app,
                     f"bridgetask.results.{uuid4()}",
+                    read_settings=self._read_settings,
                     heartbeat=self._heartbeat,
                     max_in_flight=self._max_in_flight,
                     max_result_size=self._max_result_size,

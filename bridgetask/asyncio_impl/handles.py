@@ -32,7 +32,7 @@ def handle_by_id(
     results = client._wire.settings.results
     no_result = results.unavailable
     linked = called_by_task and client._wire.recorder.links_used
-    if outcome.delivery is None and not linked and results.redis is None:
+    if outcome.delivery is None and not linked and not results.stored:
         no_result = no_result or "rpc:// delivers results only to the client that sent the task"
     return AsyncResult(
         client, session, outcome, parent=parent, delivery=outcome.delivery, no_result=no_result

@@ -138,7 +138,7 @@ class Submission:
         no_result = settings.unavailable
         if not ignored and not settings.supported:
             raise InvalidOption("result_backend", str(no_result))
-        if call.reply_elsewhere and settings.redis is None:
+        if call.reply_elsewhere and not settings.stored:
             no_result = "its reply_to is another address than this client's"
         outcome = self._session.pending.begin(result.id)
         delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import partial
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -84,7 +84,7 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
         conf=conf,
         backend=backend,
         producer_or_acquire=recorder.producer_or_acquire,
-        producer_pool=_unconnected_pool(app),
+        producer_pool=recorder.producer_pool,
         thread_oid=recorder.reply_to,
         oid=recorder.reply_to,
         AsyncResult=SentResult,
@@ -95,11 +95,6 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
         _templates=templates,
     )
     return view
-
-
-def _unconnected_pool(app: Celery) -> Any:
-    """Stand in for the producer pool, which Celery asks which kind of broker it talks to."""
-    return SimpleNamespace(connections=SimpleNamespace(connection=app.connection_for_write()))
 
 
 def task_view(task: Task[Any, Any], view: Celery) -> Task[Any, Any]:
@@ -140,7 +135,7 @@ class _AmqpView:
         self._view = view
         self._recorder = recorder
         self._router: Any = None
-        self._event_dispatcher = _TaskSentEvents(app, recorder)
+        self._event_dispatcher = _TaskSentEvents(self._amqp, recorder)
         self._send_task_message = self._create_task_sender()
 
     def __getattr__(self, name: str) -> Any:
@@ -229,10 +224,10 @@ class _DeferredSignal(_Signal):
 class _TaskSentEvents:
     """Celery's dispatcher of ``task-sent`` events. Nobody need be listening to them."""
 
-    def __init__(self, app: Celery, recorder: Recorder) -> None:
-        self._app = app
+    def __init__(self, amqp: Any, recorder: Recorder) -> None:
+        self._amqp = amqp
         self._recorder = recorder
 
     def publish(self, *args: Any, **kwargs: Any) -> None:
         with self._recorder.not_mandatory():
-            self._app.amqp._event_dispatcher.publish(*args, **kwargs)
+            self._amqp._event_dispatcher.publish(*args, **kwargs)

@@ -1,19 +1,24 @@
-"""What Celery asks of a result backend while it sends, recorded in place of being done."""
+"""What Celery asks of a result backend while it sends, recorded or kept in place of being done."""
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from celery.backends.base import KeyValueStoreBackend
+from kombu.utils.encoding import ensure_bytes
 
 from ..errors import InvalidOption
 from ..redis_settings import redis_backend
+from ..settings import IN_MEMORY
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from .recorder import Recorder
 
-__all__ = ["StoreWrite", "recording_backend"]
+__all__ = ["MemoryBackend", "Report", "StoreWrite", "recording_backend"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +40,87 @@ class RecordingBackend:
 
         :raises InvalidOption: always.
         """
-        raise InvalidOption(
-            "task",
-            "can't be a chord, nor a group that a task follows: only a result backend that can"
-            " count its parts runs those, as redis:// does",
-        )
+        _refuse_chord()
 
     def apply_chord(self, header_result_args: Any, body: Any, **options: Any) -> None:
         """Refuse a chord."""
-        self.ensure_chords_allowed()
+        _refuse_chord()
+
+
+def _refuse_chord() -> NoReturn:
+    raise InvalidOption(
+        "task",
+        "can't be a chord, nor a group that a task follows: only a result backend that can"
+        " count its parts runs those, as redis:// does",
+    )
+
+
+class Report(NamedTuple):
+    """What a worker stored of a task."""
+
+    task_id: str
+    state: str
+    payload: bytes
+
+
+_KeyValueStore: Any = KeyValueStoreBackend  # its stubs take keys for strings
+
+
+class MemoryBackend(_KeyValueStore):  # type: ignore[misc]
+    """Celery's backend of keys and values, with those kept in this process.
+
+    :param chords: whether it runs chords.
+    """
+
+    implements_incr = True
+    supports_failure_expires = supports_result_compression = True
+
+    def __init__(self, app: Celery, *, chords: bool = True) -> None:
+        self._chords = chords
+        self._kept: dict[bytes, bytes] = {}
+        self._counts: Counter[bytes] = Counter()
+        #: What was stored of tasks and nobody has taken yet.
+        self.reports: deque[Report] = deque()
+        super().__init__(app=app)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return what is kept under a key, or None."""
+        return self._kept.get(key)
+
+    def set(self, key: bytes, value: bytes | str) -> None:
+        """Keep something."""
+        self._kept[key] = ensure_bytes(value)
+
+    def incr(self, key: bytes) -> int:
+        """Count."""
+        self._counts[key] += 1
+        return self._counts[key]
+
+    def delete(self, key: bytes) -> None:
+        """Keep it no longer."""
+        self._kept.pop(key, None)
+        self._counts.pop(key, None)
+
+    def ensure_chords_allowed(self) -> None:
+        """Refuse a chord where the configured backend can't run any."""
+        if not self._chords:
+            _refuse_chord()
+
+    def wait_for(self, task_id: str, *args: Any, **options: Any) -> Any:
+        """Return what is stored of a task that has ended.
+
+        :raises RuntimeError: it has not. It runs after the one that waits, if at all.
+        """
+        meta: Any = self.get_task_meta(task_id)
+        if meta["status"] not in self.READY_STATES:
+            raise RuntimeError(f"task {task_id} can't be waited for within a task")
+        return meta
+
+    def _store_result(self, task_id: str, result: Any, state: str, *args: Any, **more: Any) -> Any:
+        self.forget(task_id)  # Celery drops what follows a success, were it by another run
+        super()._store_result(task_id, result, state, *args, **more)
+        self.reports.append(Report(task_id, state, self._kept[self.get_key_for_task(task_id)]))
+        return result
 
 
 def recording_backend(app: Celery, view: Celery, recorder: Recorder, kind: str) -> Any:
@@ -51,6 +128,8 @@ def recording_backend(app: Celery, view: Celery, recorder: Recorder, kind: str) 
 
     :param kind: what ``ResultSettings.backend`` says.
     """
+    if kind == IN_MEMORY:
+        return MemoryBackend(app)
     if kind != "redis":
         return RecordingBackend()
     backend_class, url = redis_backend(app)

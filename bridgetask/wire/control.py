@@ -8,7 +8,7 @@ is run anew once that is done, with what came of it at hand.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
@@ -129,17 +129,21 @@ class ControlMailbox:
         answers: list[Any] = []
         while True:
             try:
-                return call(self._control(iter(answers)))
+                return call(self._control(_Connection(_answering(answers))))
             except _Unanswered as unanswered:
                 request = unanswered.request
             except EncodeError as error:
                 raise InvalidOption("arguments", f"can't be serialised: {error}") from error
             answers.append((yield request))
 
-    def _control(self, answers: Iterator[Any]) -> Any:
+    def control(self, perform: Callable[[Command | Purge], Any]) -> Any:
+        """Return Celery's own control, with ``perform`` in place of its I/O."""
+        return self._control(_Connection(lambda request: perform(request())))
+
+    def _control(self, connection: _Connection) -> Any:
         """Return Celery's control, as the app has configured it, on a connection to nothing."""
         control = copy(self._app.control)
-        view: Any = _AppView(self._app, control, _Connection(answers))
+        view: Any = _AppView(self._app, control, connection)
         control.app = view
         control.mailbox = self._mailbox
         return control
@@ -197,31 +201,36 @@ class _AppView:
         return nullcontext(self._connection)
 
 
+_Request = Callable[[], Command | Purge]
+
+
+def _answering(answers: Iterable[Any]) -> Callable[[_Request], Any]:
+    """Return what answers with what came of the I/O of earlier runs, in order."""
+    left = iter(answers)
+
+    def answer(request: _Request) -> Any:
+        for each in left:
+            return each
+        raise _Unanswered(request())  # nothing came of it: it is yet to be done
+
+    return answer
+
+
 class _Connection(RecordingChannel):
     """A connection to nothing, and the only channel on it.
 
-    :param answers: what came of the I/O of earlier runs, in order.
+    :param answer: says what came of a command, or of purging a queue.
     """
 
-    def __init__(self, answers: Iterator[Any]) -> None:
+    def __init__(self, answer: Callable[[_Request], Any]) -> None:
         super().__init__()
-        self._answers = answers
+        self.answer = answer
         # kombu remembers there what it has declared.
         self.connection = SimpleNamespace(client=SimpleNamespace(declared_entities=set()))
 
     @property
     def default_channel(self) -> _Connection:
         return self
-
-    def answer(self, request: Callable[[], Command | Purge]) -> Any:
-        """Return what came of this in an earlier run.
-
-        :raises _Unanswered: nothing did: it is yet to be done.
-        """
-        try:
-            return next(self._answers)
-        except StopIteration:
-            raise _Unanswered(request()) from None
 
     def queue_purge(self, queue: str, nowait: bool = False) -> Any:
         return self.answer(lambda: Purge(queue, tuple(self.declarations)))

@@ -1,29 +1,39 @@
-"""A worker in this process, for tests: it takes messages and gives what a worker would send back.
+"""A worker in this process, for tests: it takes messages and does what a worker would do.
 
-It runs tasks by Celery's own ``Task.apply``, and sends everything through the app's serialisers, so
-that arguments, values and exceptions arrive as they would over a broker.
+Celery's own tracer runs the tasks, and so sees to retries, links, chains, chords and reports. All
+goes through the app's serialisers: arguments, values and exceptions arrive as over a broker.
 """
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from celery.exceptions import NotRegistered
+from billiard.einfo import ExceptionInfo
+from celery import Task
+from celery.app.trace import build_tracer
+from celery.exceptions import NotRegistered, WorkerLostError
+from celery.worker.request import Request
+from celery.worker.strategy import proto1_to_proto2
+from kombu.message import Message
 from kombu.pidbox import Node
-from kombu.serialization import dumps
 
-from .backend import StoreWrite
-from .message import OutgoingMessage, Properties
-from .results import FAILURE, STARTED, SUCCESS, TaskUpdate, load
+from .backend import MemoryBackend, Report
+from .control import Command, Purge
+from .message import OutgoingMessage
+from .redirection import redirected
+from .results import READY_STATES, load
 from .wire import Wire
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["InProcessWorker", "SentTask", "event_message"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The name by which the worker answers to commands.
 _HOSTNAME = "in-process"
@@ -57,7 +67,7 @@ def event_message(
 
 
 class InProcessWorker:
-    """Reads messages, and runs tasks where they are.
+    """Runs the tasks in messages where it is, at once: countdowns are not waited for.
 
     :param results: task names -> what to give instead of running the task: a value, an exception
         to raise, or a callable to run in its place.
@@ -67,27 +77,24 @@ class InProcessWorker:
 
     def __init__(self, wire: Wire, results: Mapping[str, Any], replies: Mapping[str, Any]) -> None:
         self._app: Celery = wire.app
-        self._decoder = wire.decoder
-        self._backend = wire.recorder.backend
+        self._recorder = wire.recorder
         self._results = results
-        #: What Celery's backend would have stored, by key.
-        self._stored: dict[bytes, Any] = {}
-        #: The values of a chord's parts so far, by the group's id and their place in it.
-        self._parts: dict[str, dict[int, Any]] = {}
+        #: Where results are, and groups whose members a chord's body waits for.
+        self.backend: MemoryBackend = (
+            wire.recorder.backend
+            if wire.settings.results.stored
+            else MemoryBackend(wire.app, chords=False)
+        )
         self._mailbox = wire.mailbox
         self._node: Any = wire.mailbox.node(
             _Node, _HOSTNAME, _Handlers({"registered": self._registered, **replies})
         )
-
-    def store(self, write: StoreWrite) -> None:
-        """Keep what the backend would have stored, such as the size of a chord."""
-        for verb, *arguments in write.commands:
-            if verb == "SET":
-                key, value = arguments[:2]
-                self._stored[key] = value
-            elif verb == "SETEX":  # up to Celery 5.5
-                key, _, value = arguments
-                self._stored[key] = value
+        #: What tasks get of the app while they run.
+        self._parts = {
+            "backend": self.backend,
+            "control": wire.mailbox.control(self._command),
+            **wire.recorder.sending_parts,
+        }
 
     def read(self, message: OutgoingMessage) -> SentTask | None:
         """Return the task in a message; None where it is a command or an event."""
@@ -123,93 +130,123 @@ class InProcessWorker:
         self._node.handle_message(command)
         return command["method"], list(self._node.replies)
 
-    def run(self, task: SentTask) -> Iterator[TaskUpdate]:
-        """Run a task, then those linked to it and the rest of its chain; yield what is reported."""
-        yield self._report(task.id, STARTED, {"pid": 0, "hostname": _HOSTNAME})
-        try:
-            value = self._call(task)
-        except Exception as error:
-            yield self._report(task.id, FAILURE, error, traceback.format_exc())
-            for step in task.embed.get("chain") or ():
-                members = step["kwargs"]["tasks"] if step["subtask_type"] == "group" else [step]
-                for member in members:
-                    yield self._report(member["options"]["task_id"], FAILURE, error)
-            return
-        yield self._report(task.id, SUCCESS, value)
-        chain = list(task.embed.get("chain") or ())
-        if chain:
-            step = chain.pop()
-            members = step["kwargs"]["tasks"] if step["subtask_type"] == "group" else [step]
-            for member in members:
-                yield from self.run(self._next(task, member, value, {"chain": chain}))
-        for link in task.embed.get("callbacks") or ():
-            yield from self.run(self._next(task, link, value, {}))
-        if task.embed.get("chord"):
-            yield from self._run_body(task, value)
+    def run(self, message: OutgoingMessage, task_id: str) -> list[OutgoingMessage]:
+        """Run the task in a message; return the messages that this sent, in order.
 
-    def _run_body(self, part: SentTask, value: Any) -> Iterator[TaskUpdate]:
-        """Run the body of a chord if this was the last one of its parts."""
-        group_id = part.headers["group"]
-        parts = self._parts.setdefault(group_id, {})
-        parts[part.headers.get("group_index") or len(parts)] = value
-        size = self._stored.get(self._backend.get_key_for_group(group_id, ".s"))
-        if size is None or len(parts) < int(size):
+        What it reports is in the backend by then, a failure if anything went wrong.
+        """
+        return self._recorder.record(lambda _: self._run(message, task_id))
+
+    def fail(self, task_id: str, error: Any, request: Request | None = None) -> None:
+        """Report a failure of a task that has not reported how it ended."""
+        reports = self.backend.reports
+        if any(each.task_id == task_id and each.state in READY_STATES for each in reports):
             return
-        values = [parts[index] for index in sorted(self._parts.pop(group_id))]
-        yield from self.run(self._next(part, part.embed["chord"], values, {}))
+        remote_traceback = "".join(traceback.format_exception(error))
+        context = None if request is None else request._context
+        try:
+            self.backend.mark_as_failure(task_id, error, remote_traceback, request=context)
+        except Exception as worse:
+            if request is None:
+                raise
+            logger.exception(
+                "The failure of %s[%s] can't be reported in full", request.name, task_id
+            )
+            self.fail(task_id, worse)
+
+    def reports(self) -> Iterator[Report]:
+        """Take what has been reported."""
+        while self.backend.reports:
+            yield self.backend.reports.popleft()
+
+    def _run(self, message: OutgoingMessage, task_id: str) -> None:
+        request: Request | None = None
+        with redirected(self._app, self._parts):
+            try:
+                request = self._request(message)
+                if not request.revoked():
+                    self._trace(request)
+            except Exception as error:  # nobody else would tell those who wait
+                self.fail(task_id, error, request)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit would end a worker's process
+                lost = WorkerLostError(f"Worker exited prematurely: {error!r}.")
+                self.fail(task_id, lost, request)
+
+    def _request(self, message: OutgoingMessage) -> Request:
+        """Read a message as a worker does."""
+        properties, body = {**message.properties}, cast(Any, message.body)
+        received: Any = Message(
+            body=body,
+            content_type=properties["content_type"],
+            content_encoding=properties["content_encoding"],
+            delivery_info={"exchange": message.exchange, "routing_key": message.routing_key},
+            headers=properties.pop("headers"),
+            properties=properties,
+            accept={properties["content_type"]},
+        )
+        body, headers = received.payload, received.headers
+        if "task" not in headers:
+            body, headers, *_ = proto1_to_proto2(received, body)
+        request = Request(
+            received,
+            app=self._app,
+            hostname=_HOSTNAME,
+            task=self._task(headers["task"]),
+            headers=headers,
+            body=body,
+            decoded=True,
+        )
+        request.request_dict.update(body[2], is_eager=False)
+        return request
+
+    def _trace(self, request: Request) -> None:
+        """Follow a pool, and ``trace_task_ret`` in it."""
+        task = request.task
+        if not task.acks_late:
+            request.acknowledge()
+        # Made anew: one that is kept with the task would not notice that the task was changed.
+        trace = build_tracer(task.name, task, app=self._app, hostname=_HOSTNAME)
+        value, failed, runtime, shown = trace(
+            request.id, request.args, request.kwargs, request.request_dict
+        )
+        if failed:
+            request.on_success((1, value, runtime))
+        elif isinstance(value, ExceptionInfo):  # Celery 5.5's tracer reports none of its own
+            self.fail(request.id, value.exception, request)
+        else:
+            request.on_success((0, shown, runtime))
+
+    def _task(self, name: str) -> Task[Any, Any]:
+        if name in self._results:
+            return self._stand_in(name, self._results[name])
+        if name in self._app.tasks:
+            return self._app.tasks[name]
+        return self._stand_in(name, NotRegistered(name))
+
+    def _stand_in(self, name: str, result: Any) -> Task[Any, Any]:
+        """Return a task that is not registered, and gives what it is told to."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(result, BaseException):
+                raise result
+            return result(*args, **kwargs) if callable(result) else result
+
+        stand_in: Any = type("StandIn", (Task,), {"name": name, "run": staticmethod(run)})
+        stand_in.bind(self._app)
+        task: Task[Any, Any] = stand_in()
+        return task
 
     def _registered(self, **_: Any) -> list[str]:
         return sorted(name for name in self._app.tasks if not name.startswith("celery."))
 
-    def _call(self, task: SentTask) -> Any:
-        name = task.name
-        if name in self._results:
-            result = self._results[name]
-            if isinstance(result, BaseException):
-                raise result
-            return result(*task.args, **task.kwargs) if callable(result) else result
-        if name not in self._app.tasks:
-            raise NotRegistered(name)
-        registered: Any = self._app.tasks[name]
-        return registered.apply(task.args, task.kwargs, task_id=task.id, throw=True).result
-
-    def _next(
-        self, before: SentTask, signature: Mapping[str, Any], value: Any, embed: dict[str, Any]
-    ) -> SentTask:
-        """Return the task of a signature that gets the value of the task before it."""
-        if signature["subtask_type"] == "chain":
-            signature, *others = signature["kwargs"]["tasks"]
-            embed = {**embed, "chain": others[::-1]}
-        options = signature["options"]
-        args = list(signature["args"])
-        if not signature.get("immutable"):
-            args.insert(0, value)
-        return SentTask(
-            options.get("task_id") or f"{before.id}-link",
-            signature["task"],
-            args,
-            dict(signature["kwargs"]),
-            before.exchange,
-            before.routing_key,
-            {"group": options.get("group_id"), "group_index": options.get("group_index")},
-            {**embed, "callbacks": options.get("link"), "chord": options.get("chord")},
-        )
-
-    def _report(
-        self, task_id: str, state: str, result: Any, remote_traceback: str | None = None
-    ) -> TaskUpdate:
-        """Encode an update as a worker's backend does, and decode it as the client does."""
-        meta = {
-            "task_id": task_id,
-            "status": state,
-            "result": self._decoder.encode_result(result, state),
-            "traceback": remote_traceback,
-            "children": [],
-        }
-        content_type, encoding, body = dumps(meta, serializer=self._app.conf.result_serializer)
-        raw = body.encode() if isinstance(body, str) else body
-        properties = Properties(content_type, encoding, correlation_id=task_id)
-        return self._decoder.decode(raw, properties)
+    def _command(self, request: Command | Purge) -> Any:
+        """Take a command that a task sends. It gets no replies: those come in a later turn."""
+        if isinstance(request, Purge):
+            return 0
+        self._recorder.add(request.message)
+        return None if request.ticket is None else []
 
 
 class _Node(Node):

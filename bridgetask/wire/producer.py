@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from kombu import Producer
+from kombu import Connection, Producer
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..retry import RetryPolicy
+from ..settings import sends_by_amqp
 from .lesson import Published, current_lesson
 from .message import Declaration, OutgoingMessage
 
@@ -46,13 +47,13 @@ class RecordingProducer(Producer):
         self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
         self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
         # Never connected; but Celery, and those who trace calls, ask it for settings.
-        self._connection = app.connection_for_write()
+        self._connection = _unconnected(app)
         super().__init__(cast(Any, None), auto_declare=False)
         self._channel = RecordingChannel()
 
     @property
     def connection(self) -> Any:
-        """The app's, which nothing connects."""
+        """One like the app's, which nothing connects."""
         return self._connection
 
     def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
@@ -104,6 +105,14 @@ class RecordingProducer(Producer):
                 self._declared[entity] = entity, declarations
             found += declarations
         return found
+
+
+def _unconnected(app: Celery) -> Connection:
+    """Return the app's connection, which does no I/O by itself.
+
+    For brokers that nobody connects to, another one: kombu would import their libraries.
+    """
+    return app.connection_for_write() if sends_by_amqp(app) else Connection("memory://")
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from time import monotonic
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import celery.app.task
@@ -81,6 +82,10 @@ class Recorder:
         self._recording: ContextVar[_Recording] = ContextVar("recording")
         self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
         self.producer: RecordingProducer = RecordingProducer(app, self.add)
+        #: In place of the app's, which Celery asks which kind of broker it talks to.
+        self.producer_pool = SimpleNamespace(
+            connections=SimpleNamespace(connection=self.producer.connection)
+        )
         self._view = app_view(app, self, backend)
         #: Calls that are made without Celery's code.
         self.templates: Templates = self._view._templates
@@ -144,6 +149,12 @@ class Recorder:
         with _Recording(self._recording) as recording:
             publish(self.producer)
         return recording.messages
+
+    @property
+    def sending_parts(self) -> dict[str, Any]:
+        """What an app sends by, replaced so that it is recorded."""
+        names = ("amqp", "producer_or_acquire", "producer_pool")
+        return {name: getattr(self._view, name) for name in names}
 
     def record_writes(self, write: Callable[[Any], object]) -> tuple[StoreWrite, ...]:
         """Return what ``write`` stores with the backend that it is given."""

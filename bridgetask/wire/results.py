@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILURE",
     "PENDING",
+    "READY_STATES",
     "REVOKED",
     "STARTED",
     "SUCCESS",
@@ -49,6 +50,9 @@ PENDING, STARTED, SUCCESS, FAILURE, REVOKED = (
     states.FAILURE,
     states.REVOKED,
 )
+
+#: The states in which a task has ended.
+READY_STATES = states.READY_STATES
 
 _JSON = "application/json"
 
@@ -86,7 +90,7 @@ class TaskUpdate:
     @property
     def final(self) -> bool:
         """Whether this is a result: nothing but a repetition follows it."""
-        return self.state in states.READY_STATES
+        return self.state in READY_STATES
 
     @property
     def error(self) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +30,24 @@ class Wire:
 
     @classmethod
     def of(
-        cls, app: Celery, reply_to: str, *, max_result_size: int = DEFAULT_LIMIT, **options: Any
+        cls,
+        app: Celery,
+        reply_to: str,
+        *,
+        read_settings: Callable[..., Settings] = Settings.from_app,
+        max_result_size: int = DEFAULT_LIMIT,
+        **options: Any,
     ) -> Wire:
         """Read the app's configuration.
 
         :param reply_to: the address that workers shall send results to.
+        :param read_settings: :meth:`bridgetask.settings.Settings.from_app`, or the like.
         :param max_result_size: bytes that a result may have, once it is decompressed.
-        :param options: those of :meth:`bridgetask.settings.Settings.from_app`.
+        :param options: those of ``read_settings``.
         :raises InvalidOption: the configuration can't be used.
         """
-        settings = Settings.from_app(app, **options)
+        settings = read_settings(app, **options)
         recorder = Recorder(app, reply_to, backend=settings.results.backend)
-        stored = recorder.backend if settings.results.redis is not None else None
+        stored = recorder.backend if settings.results.stored else None
         decoder = ResultDecoder(app, stored, max_size=max_result_size)
         return cls(app, settings, recorder, decoder, ControlMailbox(app, recorder))
