@@ -235,12 +235,12 @@ class _Memory:
 
     async def fetch(self, task_ids: Sequence[str]) -> None:
         for task_id in task_ids:
-            payload = await self.read(self._backend.get_key_for_task(task_id))
+            payload = self._backend.payload(task_id)
             if payload is not None:
                 self._report(task_id, payload)
 
     async def exists(self, task_id: str) -> bool:
-        return await self.read(self._backend.get_key_for_task(task_id)) is not None
+        return self._backend.payload(task_id) is not None
 
     async def forget(self, task_id: str) -> None:
         self._backend.forget(task_id)

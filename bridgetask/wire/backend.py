@@ -63,10 +63,7 @@ class Report(NamedTuple):
     payload: bytes
 
 
-_KeyValueStore: Any = KeyValueStoreBackend  # its stubs take keys for strings
-
-
-class MemoryBackend(_KeyValueStore):  # type: ignore[misc]
+class MemoryBackend(KeyValueStoreBackend):
     """Celery's backend of keys and values, with those kept in this process.
 
     :param chords: whether it runs chords.
@@ -83,20 +80,24 @@ class MemoryBackend(_KeyValueStore):  # type: ignore[misc]
         self.reports: deque[Report] = deque()
         super().__init__(app=app)
 
-    def get(self, key: bytes) -> bytes | None:
+    def get(self, key: Any) -> bytes | None:
         """Return what is kept under a key, or None."""
         return self._kept.get(key)
 
-    def set(self, key: bytes, value: bytes | str) -> None:
+    def payload(self, task_id: str) -> bytes | None:
+        """Return what is stored of a task, or None."""
+        return self.get(self.get_key_for_task(task_id))
+
+    def set(self, key: Any, value: bytes | str) -> None:
         """Keep something."""
         self._kept[key] = ensure_bytes(value)
 
-    def incr(self, key: bytes) -> int:
+    def incr(self, key: Any) -> int:
         """Count."""
         self._counts[key] += 1
         return self._counts[key]
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: Any) -> None:
         """Keep it no longer."""
         self._kept.pop(key, None)
         self._counts.pop(key, None)
@@ -118,8 +119,10 @@ class MemoryBackend(_KeyValueStore):  # type: ignore[misc]
 
     def _store_result(self, task_id: str, result: Any, state: str, *args: Any, **more: Any) -> Any:
         self.forget(task_id)  # Celery drops what follows a success, were it by another run
-        super()._store_result(task_id, result, state, *args, **more)
-        self.reports.append(Report(task_id, state, self._kept[self.get_key_for_task(task_id)]))
+        super()._store_result(task_id, result, state, *args, **more)  # type: ignore[misc]
+        payload = self.payload(task_id)
+        assert payload is not None
+        self.reports.append(Report(task_id, state, payload))
         return result
 
 

@@ -83,7 +83,7 @@ class Recorder:
         self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
         self.producer: RecordingProducer = RecordingProducer(app, self.add)
         #: In place of the app's, which Celery asks which kind of broker it talks to.
-        self.producer_pool = SimpleNamespace(
+        self.producer_pool: SimpleNamespace = SimpleNamespace(
             connections=SimpleNamespace(connection=self.producer.connection)
         )
         self._view = app_view(app, self, backend)
