@@ -332,11 +332,11 @@ class AsyncResult(TaskState, Generic[R]):
         if self.ignored:
             return cast("R", None)
         if propagate:
-            self._raise_parent_error()
+            if self.parent is not None:
+                self._raise_parent_error()
+            self._raise_error()
         final = self._outcome.final
         assert final is not None
-        if propagate:
-            self._raise_error()
         return cast("R", final.result)
 
     def _check_result_can_come(self) -> None:

@@ -183,7 +183,7 @@ class AmqpConnection:
             try:
                 async with self.answering():
                     await _declare(self._declaring, declaration)
-            except BrokerUnreachable:
+            except (BrokerUnreachable, asyncio.CancelledError):
                 self._declaring = None  # aiormq has given it up, and does not say so yet
                 raise
             self._declared.add(declaration)

@@ -413,6 +413,24 @@ async def test_a_declaration_that_is_refused_takes_no_other_one_with_it(
     assert [type(outcome) for outcome in outcomes] == [type(None), Refused, type(None)]
 
 
+async def test_a_declaration_that_is_cancelled_harms_no_later_one(rabbitmq: RabbitMQ) -> None:
+    first, second, third = (
+        Declaration.of("exchange_declare", f"amq.{kind}", {"type": kind, "passive": True})
+        for kind in ("direct", "topic", "fanout")
+    )
+    async with (
+        proxy(rabbitmq.port) as between,
+        Client(make_app("late", f"amqp://127.0.0.1:{between.port}//")) as client,
+    ):
+        session: Any = client._session
+        connection = session._sender._connection
+        await connection.declare(first)  # on a channel that the others will have, too
+        between.delay = 0.1
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.declare(second), 0.05)
+        await connection.declare(third)
+
+
 async def test_what_can_be_declared_is_declared_after_one_that_got_no_answer(
     rabbitmq: RabbitMQ,
 ) -> None:
