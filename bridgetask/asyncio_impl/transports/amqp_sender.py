@@ -208,7 +208,7 @@ class AmqpSender:
             self._schedule()
 
     async def _prepare(self, sending: Sending) -> bool:
-        """Do all that must precede a message; return False where that failed."""
+        """Do all that must precede a message; return whether that succeeded, and still holds."""
         message = sending.message
         stood = self._connection.is_open
         try:
@@ -239,7 +239,7 @@ class AmqpSender:
         if len(self._declared) >= _REMEMBERED:
             self._declared.clear()
         self._declared[id(message.declarations)] = message.declarations
-        return True
+        return self._can_be_answered(sending)  # the receiver may have been lost meanwhile
 
     async def _prepare_receiver(self, sending: Sending) -> None:
         """Return when no answer can be missed, and all that the message requires is stored."""

@@ -508,6 +508,33 @@ async def test_connecting_while_a_message_is_to_go_opens_one_channel_for_both(
     await asyncio.to_thread(take, rabbitmq.url(), "both")
 
 
+async def test_a_receiver_that_is_lost_while_the_sender_connects_is_prepared_again(
+    lonely_client: Client,
+) -> None:
+    session: Any = lonely_client._session
+    sender, results = session._sender, session._results
+    await results.prepare()
+    open_channel, prepare = sender._open_channel, results.prepare
+    done: list[str] = []
+
+    async def open_and_lose() -> None:
+        await open_channel()
+        if not done:
+            results._consumer._connection.abort()
+            while results.ready:
+                await asyncio.sleep(0)
+        done.append("opened")
+
+    async def prepare_again() -> None:
+        done.append("prepared")
+        await prepare()
+
+    sender._open_channel, results.prepare = open_and_lose, prepare_again
+    sender._connection.abort()
+    await lonely_client.send_task("nothing").sent()
+    assert done[:2] == ["opened", "prepared"]
+
+
 async def test_a_message_that_comes_after_closing_fails_at_once(lonely_client: Client) -> None:
     session: Any = lonely_client._session
     [message] = lonely_client._wire.recorder.send_task("t", None, None, {}).messages
