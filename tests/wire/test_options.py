@@ -124,3 +124,10 @@ def test_an_error_that_has_nothing_to_do_with_options_is_left_alone() -> None:
     with pytest.raises(ValueError, match="the router's own") as caught:
         Recorder(celery, "reply").send_task("t", None, None, {})
     assert not isinstance(caught.value, InvalidOption)
+
+
+@pytest.mark.parametrize("value", [None, False, ""])
+def test_no_compression_means_the_configured_one(recorder: Recorder, value: Any) -> None:
+    [usual] = recorder.send_task("t", None, None, {}).messages
+    [message] = recorder.send_task("t", None, None, {"compression": value}).messages
+    assert message.properties["headers"].keys() == usual.properties["headers"].keys()
