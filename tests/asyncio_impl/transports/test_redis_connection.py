@@ -84,6 +84,15 @@ async def test_an_acl_user_logs_in_by_settings(
     await exchanges(store_app, f"redis://127.0.0.1:{redis_server.port}", **conf)
 
 
+def client_with(store_app: AppFactory, server: Redis, provider: Provider) -> Client:
+    """Return a client that asks a credential provider for its login."""
+    conf = {"redis_backend_credential_provider": provider}
+    celery = store_app(f"redis://127.0.0.1:{server.port}", **conf)
+    if not hasattr(celery._get_backend(), "failure_expires"):
+        pytest.skip("Celery 5.5 knows no credential provider")
+    return Client(celery)
+
+
 async def test_a_credential_provider_that_fails_for_once_is_asked_again(
     store_app: AppFactory, redis_server: Redis
 ) -> None:
@@ -96,11 +105,7 @@ async def test_a_credential_provider_that_fails_for_once_is_asked_again(
                 raise LookupError("the service that gives tokens is down")
             return super().get_credentials()
 
-    conf = {"redis_backend_credential_provider": Unsteady("alice", "al1ces-r3dis")}
-    celery = store_app(f"redis://127.0.0.1:{redis_server.port}", **conf)
-    if not hasattr(celery._get_backend(), "failure_expires"):
-        pytest.skip("Celery 5.5 knows no credential provider")
-    client = Client(celery)
+    client = client_with(store_app, redis_server, Unsteady("alice", "al1ces-r3dis"))
     try:
         await client.send_task("t").sent()
     finally:
@@ -114,11 +119,7 @@ async def test_what_a_credential_provider_says_when_it_fails_is_not_told(
         def get_credentials(self) -> tuple[str, str]:
             raise LookupError("no token for s3cr3t p@ss/word")
 
-    conf = {"redis_backend_credential_provider": Telling("alice", "al1ces-r3dis")}
-    celery = store_app(f"redis://127.0.0.1:{redis_server.port}", **conf)
-    if not hasattr(celery._get_backend(), "failure_expires"):
-        pytest.skip("Celery 5.5 knows no credential provider")
-    client = Client(celery)
+    client = client_with(store_app, redis_server, Telling("alice", "al1ces-r3dis"))
     try:
         with pytest.raises(BackendUnreachable, match=r"LookupError while asking for the password$"):
             await client.connect()
