@@ -44,7 +44,7 @@ def _templates() -> None:
 
 
 def _encoded_properties() -> None:
-    from bridgetask.wire.frames import PublishEncoder
+    from bridgetask.transports.amqp.frames import PublishEncoder
 
     encode = PublishEncoder.encode
 
@@ -64,14 +64,14 @@ def _settings() -> None:
 def _plain_repr() -> None:
     from celery.utils.saferepr import saferepr
 
-    from bridgetask.wire import appview, templates
+    from bridgetask.wire import app_view, templates
 
     _replace(templates, "plain_repr", saferepr)
-    _replace(appview, "plain_repr", saferepr)
+    _replace(app_view, "plain_repr", saferepr)
 
 
 def _one_write() -> None:
-    from bridgetask.asyncio_impl.transports.amqp_direct import DirectPublisher
+    from bridgetask.transports.amqp.direct import DirectPublisher
 
     publish = DirectPublisher.publish
 
@@ -83,7 +83,7 @@ def _one_write() -> None:
 
 
 def _one_acknowledgement() -> None:
-    from bridgetask.asyncio_impl.transports.amqp_direct import DirectDeliveries
+    from bridgetask.transports.amqp.direct import DirectDeliveries
 
     hand_over = DirectDeliveries._hand_over
 
@@ -97,13 +97,13 @@ def _one_acknowledgement() -> None:
 
 
 def _known_properties() -> None:
-    from bridgetask.wire import frames
+    from bridgetask.transports.amqp import frames
 
     _replace(frames, "_LONGEST_KNOWN", -1)
 
 
 def _no_task_a_result() -> None:
-    from bridgetask.asyncio_impl.decoding import Decoding
+    from bridgetask.core.decoding import Decoding
 
     take = Decoding.take
 

@@ -7,8 +7,8 @@ from .asyncio_impl.control import Control
 from .asyncio_impl.events import Events
 from .asyncio_impl.group import AsCompleted, GroupResult
 from .asyncio_impl.inspect import Inspect
-from .asyncio_impl.pending import Updates
 from .asyncio_impl.result import AsyncResult
+from .core.outcomes import Updates
 from .errors import *  # noqa: F403
 from .errors import __all__ as _errors
 from .wire.results import TaskUpdate

@@ -18,8 +18,8 @@ from kombu.connection import failover_strategies
 from kombu.utils.imports import symbol_by_name
 
 from .errors import InvalidOption
-from .redis_settings import RedisSettings
 from .retry import RetryPolicy
+from .transports.redis.settings import RedisSettings
 
 if TYPE_CHECKING:
     from celery import Celery

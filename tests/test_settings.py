@@ -14,8 +14,8 @@ from celery.backends.rpc import RPCBackend
 from kombu import Connection
 
 from bridgetask import InvalidOption
-from bridgetask.redis_settings import RedisSettings
 from bridgetask.settings import RetryPolicy, Settings
+from bridgetask.transports.redis.settings import RedisSettings
 
 
 def settings(broker: Any = "amqp://", backend: Any = "rpc://", **conf: Any) -> Settings:

@@ -23,19 +23,19 @@ from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
 from ..settings import Settings
-from ..wire.appview import app_itself
+from ..transports.plugs import configured_transports, preload
+from ..wire.app_view import app_itself
+from ..wire.codec import Wire
 from ..wire.compression import DEFAULT_LIMIT
 from ..wire.recorder import RecordedCall
-from ..wire.wire import Wire
 from .control import Control
 from .events import Events, capture_events
 from .group import GroupResult
-from .handles import handle_by_id, handle_of_tree, stored_group
+from .lookup import handle_by_id, handle_of_tree, stored_group
 from .map import map_calls
 from .result import AnyResult, AsyncResult, OnCancel
 from .session import Connect, Session
 from .submission import submission_of
-from .transports.configured import configured_transports, preload
 
 if TYPE_CHECKING:
     from celery import Celery, Task

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from ..core.outcomes import Outcome
 from ..errors import NotRoutable
 from ..wire.control import Command, Purge
 from ..wire.results import STARTED, revoked_here
-from .pending import Outcome
 from .session import Session
 
 __all__ = ["run_commands"]

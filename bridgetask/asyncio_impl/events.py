@@ -10,16 +10,16 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..core.completion import Completion
 from ..errors import BridgetaskError, InvalidOption
 from ..wire.events import EventCapture
-from .completion import Completion
 
 if TYPE_CHECKING:
     from celery.events.state import State
 
+    from ..core.protocols import Subscription
     from .client import Client
     from .session import Session
-    from .transports.base import Subscription
 
 __all__ = ["Events", "capture_events"]
 

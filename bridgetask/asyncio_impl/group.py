@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..core.completion import Completion
+from ..core.delivery import JointDelivery
+from ..core.outcomes import Outcome
 from ..errors import ResultTimeout, SendError
-from .completion import Completion
-from .delivery import JointDelivery
-from .pending import Outcome
 from .result import AnyResult, walk
 
 if TYPE_CHECKING:

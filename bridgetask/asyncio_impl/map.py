@@ -8,8 +8,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..core.completion import Completion
 from ..errors import InvalidOption
-from .completion import Completion
 from .result import AsyncResult
 
 if TYPE_CHECKING:

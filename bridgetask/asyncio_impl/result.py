@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 from weakref import ref
 
+from ..core.completion import Completion
+from ..core.outcomes import Outcome, Updates
 from ..errors import ResultTimeout, ResultUnavailable, ResultUndecodable
 from ..wire.results import TaskUpdate
-from .completion import Completion
-from .pending import Outcome, Updates
 from .state import TaskState
 
 if TYPE_CHECKING:

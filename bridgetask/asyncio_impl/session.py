@@ -11,6 +11,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from ..core.backlog import Backlog
+from ..core.completion import Completion
+from ..core.outcomes import Outcome, PendingResults
+from ..core.protocols import (
+    ControlChannel,
+    EventListener,
+    ResultSource,
+    ResultStore,
+    Sender,
+    Subscription,
+    Transports,
+)
+from ..core.replies import PendingReplies
 from ..errors import (
     BackendError,
     BackendUnreachable,
@@ -20,23 +33,10 @@ from ..errors import (
     ResultUnavailable,
     WrongEventLoop,
 )
+from ..wire.codec import Wire
 from ..wire.control import Purge
 from ..wire.events import EventCapture
 from ..wire.message import OutgoingMessage
-from ..wire.wire import Wire
-from .backlog import Backlog
-from .completion import Completion
-from .pending import Outcome, PendingResults
-from .replies import PendingReplies
-from .transports.base import (
-    ControlChannel,
-    EventListener,
-    ResultSource,
-    ResultStore,
-    Sender,
-    Subscription,
-    Transports,
-)
 
 __all__ = ["Connect", "Session"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ..core.outcomes import Outcome
 from ..wire.results import FAILURE, PENDING, SUCCESS
-from .pending import Outcome
 
 __all__ = ["TaskState"]
 

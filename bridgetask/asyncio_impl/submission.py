@@ -7,13 +7,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..core.completion import Completion
+from ..core.delivery import Delivery, JointDelivery
 from ..errors import BridgetaskError, ClientClosed, InvalidOption, NotSent
 from ..wire.canvas import is_group_result
 from ..wire.message import OutgoingMessage
 from ..wire.recorder import RecordedCall
 from ..wire.results import from_eager_result, is_eager_result
-from .completion import Completion
-from .delivery import Delivery, JointDelivery
 from .group import GroupResult
 from .result import AnyResult, AsyncResult, OnCancel
 from .session import Session

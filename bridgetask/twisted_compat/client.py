@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet.defer import Deferred, succeed
 
 from ..asyncio_impl.client import Client
-from ..asyncio_impl.handles import handle_by_id
+from ..asyncio_impl.lookup import handle_by_id
 from ..asyncio_impl.submission import submission_of
 from ..errors import ClientClosed
 from ..wire.canvas import group_of

@@ -10,8 +10,8 @@ from celery.backends.base import KeyValueStoreBackend
 from kombu.utils.encoding import ensure_bytes
 
 from ..errors import InvalidOption
-from ..redis_settings import redis_backend
 from ..settings import IN_MEMORY
+from ..transports.redis.settings import redis_backend
 
 if TYPE_CHECKING:
     from celery import Celery

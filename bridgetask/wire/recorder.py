@@ -19,7 +19,7 @@ from celery.local import Proxy, maybe_evaluate
 from kombu import Producer
 
 from ..errors import InvalidOption
-from .appview import app_view, task_view
+from .app_view import app_view, task_view
 from .backend import StoreWrite
 from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large
 from .message import OutgoingMessage

@@ -31,7 +31,7 @@ from celery.utils.saferepr import saferepr
 from kombu import Producer, Queue
 from kombu.utils.uuid import uuid
 
-from .frames import PropertiesTemplate, encode_properties
+from ..transports.amqp.frames import PropertiesTemplate, encode_properties
 from .lesson import Lesson, current_lesson
 from .message import OutgoingMessage
 from .shortcuts import ConfigurationView, plain_repr, plain_repr_serves

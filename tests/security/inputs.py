@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from amqp.basic_message import Message
 
-from bridgetask.wire.frames import BODY, FRAME, HEADER, METHOD, Method
+from bridgetask.transports.amqp.frames import BODY, FRAME, HEADER, METHOD, Method
 from bridgetask.wire.message import Properties
 
 from .raw import long, short

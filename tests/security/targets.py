@@ -20,25 +20,25 @@ from celery import Celery
 from redis.asyncio.connection import Connection
 
 from bridgetask import ResultUndecodable, TaskUpdate
-from bridgetask.asyncio_impl.completion import Completion
-from bridgetask.asyncio_impl.decoding import Decode, Decoding
-from bridgetask.asyncio_impl.early import EarlyUpdates
-from bridgetask.asyncio_impl.pending import Outcome, PendingResults
-from bridgetask.asyncio_impl.replies import PendingReplies
-from bridgetask.asyncio_impl.transports.amqp_channel import Sending
-from bridgetask.asyncio_impl.transports.amqp_control import AmqpControlChannel
-from bridgetask.asyncio_impl.transports.amqp_direct import DirectDeliveries, DirectPublisher
-from bridgetask.asyncio_impl.transports.amqp_reader import FrameReader, _without_broken_properties
-from bridgetask.asyncio_impl.transports.amqp_results import RpcResults
-from bridgetask.asyncio_impl.transports.redis_results import RedisResults
-from bridgetask.asyncio_impl.transports.redis_subscriber import RedisSubscriber
-from bridgetask.asyncio_impl.transports.redis_watches import Watch
+from bridgetask.core.completion import Completion
+from bridgetask.core.decoding import Decode, Decoding
+from bridgetask.core.early import EarlyUpdates
+from bridgetask.core.outcomes import Outcome, PendingResults
+from bridgetask.core.replies import PendingReplies
 from bridgetask.errors import BridgetaskError
+from bridgetask.transports.amqp.control import AmqpControlChannel
+from bridgetask.transports.amqp.direct import DirectDeliveries, DirectPublisher
+from bridgetask.transports.amqp.frames import PropertiesDecoder, encode_ack
+from bridgetask.transports.amqp.plain import Sending
+from bridgetask.transports.amqp.reader import FrameReader, _without_broken_properties
+from bridgetask.transports.amqp.results import RpcResults
+from bridgetask.transports.redis.results import RedisResults
+from bridgetask.transports.redis.subscriber import RedisSubscriber
+from bridgetask.transports.redis.watches import Watch
+from bridgetask.wire.codec import Wire
 from bridgetask.wire.events import EventCapture
-from bridgetask.wire.frames import PropertiesDecoder, encode_ack
 from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
-from bridgetask.wire.wire import Wire
 
 from . import inputs
 from .inputs import DELIVERIES, IDS, NAMED, PUBLISHER, Choices

@@ -10,14 +10,7 @@ from typing import Any
 
 from celery import group
 
-from bridgetask import (
-    AsyncResult,
-    BridgetaskError,
-    Client,
-    NotSent,
-    ResultTimeout,
-    Unconfirmed,
-)
+from bridgetask import AsyncResult, BridgetaskError, Client, NotSent, ResultTimeout, Unconfirmed
 
 from .account import Account, Entry
 from .tasks import app, count, double, fail

@@ -21,9 +21,9 @@ from kombu.serialization import registry
 
 import bridgetask
 from bridgetask import Client, InvalidOption
+from bridgetask.wire.codec import Wire
 from bridgetask.wire.control import Command, Purge
 from bridgetask.wire.message import OutgoingMessage
-from bridgetask.wire.wire import Wire
 
 from ..fix_rabbitmq import close_celery, make_app
 

@@ -1,0 +1,1 @@
+"""RabbitMQ: messages, results by ``rpc://``, control and events, through aio-pika."""

@@ -1,0 +1,1 @@
+"""A worker in this process, for tests."""

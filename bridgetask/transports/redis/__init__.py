@@ -1,0 +1,1 @@
+"""Redis: stored results, through redis.asyncio."""

@@ -1,0 +1,196 @@
+"""Which Redis a Celery app stores results in, as Celery's own backend reads the configuration.
+
+Neither Celery's Redis backend nor redis-py is imported before an app asks for them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from celery.app.backends import BACKEND_ALIASES
+from celery.exceptions import ImproperlyConfigured
+from kombu.utils.imports import symbol_by_name
+from kombu.utils.url import url_to_parts
+
+from ...errors import InvalidOption
+from ...retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["RedisSettings", "preload", "redis_backend"]
+
+ConnectionKind = Literal["tcp", "tls", "unix"]
+
+_MISSING = "needs the package redis: install bridgetask[redis]"
+
+#: Seconds for Redis to answer where the app allows more: Celery's default of 120 is for code that
+#: has a thread to wait in.
+_LONGEST_ANSWER = 30.0
+#: Seconds that connecting to Redis may take where the app does not say.
+_CONNECT_TIMEOUT = 5.0
+#: Seconds between questions whether Redis is still there, where the app does not say.
+_HEALTH_CHECK_INTERVAL = 25.0
+#: What Celery reads for redis-py that is ours to decide: pooling, deadlines, and raw bytes.
+_NOT_FOR_CONNECTIONS = {
+    "connection_class",
+    "credential_provider",
+    "decode_responses",
+    "encoding",
+    "encoding_errors",
+    "health_check_interval",
+    "hosts",
+    "max_connections",
+    "protocol",
+    "retry_on_timeout",
+    "socket_connect_timeout",
+    "socket_timeout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """The Redis that results are stored in, as Celery's own backend reads the configuration."""
+
+    #: The URL, without credentials.
+    address: str
+    connection: ConnectionKind
+    #: redis-py's parameters of a connection: host, port, db, password, client_name, ssl_* ...
+    parameters: Mapping[str, Any] = field(repr=False)
+    #: redis-py's ``CredentialProvider``, or None.
+    credential_provider: Any = field(repr=False)
+    #: Host and port of each sentinel; empty where there are none.
+    sentinels: tuple[tuple[str, int], ...]
+    #: How sentinels know the master.
+    master_name: str | None
+    #: redis-py's parameters of a connection to a sentinel.
+    sentinel_parameters: Mapping[str, Any] = field(repr=False)
+    min_other_sentinels: int
+    #: Seconds that connecting may take, and that an answer may.
+    connect_timeout: float
+    answer_timeout: float
+    #: Seconds of silence after which to ask whether the server is still there.
+    health_check_interval: float
+    #: When to connect again while results are waited for.
+    retry: RetryPolicy
+
+    @classmethod
+    def from_app(cls, app: Celery) -> RedisSettings:
+        """Read what Celery's own backend makes of the configuration. It connects to nothing.
+
+        :raises InvalidOption: the configuration can't be used, or the package ``redis`` is missing.
+        """
+        backend = _configured_backend(app)
+        given: Mapping[str, Any] = backend.connparams
+        options: Mapping[str, Any] = backend._transport_options or {}
+        connection = _kind_of(given.get("connection_class"))
+        sentinels = tuple((each["host"], int(each["port"])) for each in given.get("hosts", ()))
+        if sentinels and not options.get("master_name"):
+            raise InvalidOption(
+                "result_backend_transport_options", "sentinel:// needs a master_name"
+            )
+        answer_timeout = float(given.get("socket_timeout") or _LONGEST_ANSWER)
+        health_check_interval = given.get("health_check_interval") or _HEALTH_CHECK_INTERVAL
+        return cls(
+            address=_address(given, connection, sentinels),
+            connection=connection,
+            parameters=_parameters(given, connection),
+            credential_provider=given.get("credential_provider"),
+            sentinels=sentinels,
+            master_name=options.get("master_name"),
+            sentinel_parameters=options.get("sentinel_kwargs") or {},
+            min_other_sentinels=options.get("min_other_sentinels", 0),
+            connect_timeout=float(given.get("socket_connect_timeout") or _CONNECT_TIMEOUT),
+            answer_timeout=min(answer_timeout, _LONGEST_ANSWER),
+            health_check_interval=float(health_check_interval),
+            retry=RetryPolicy.from_mapping(backend.retry_policy),
+        )
+
+
+def redis_backend(app: Celery) -> tuple[type[Any], str | None]:
+    """Return Celery's class of the app's Redis backend, and the URL that it is made with.
+
+    Follows ``celery.app.backends.by_url``. Making one does not read any files.
+
+    :raises InvalidOption: the package ``redis`` is missing.
+    """
+    backend = app.backend_cls or app.conf.result_backend
+    if not isinstance(backend, str):
+        return _reads_no_files(backend), None
+    scheme, separator, _ = backend.partition("://")
+    url = backend if separator else None
+    if "+" in scheme:
+        scheme, url = backend.split("+", 1)
+    path = {**BACKEND_ALIASES, **app.loader.override_backends}.get(scheme, scheme)
+    try:
+        return _reads_no_files(symbol_by_name(path)), url
+    except ImportError as error:
+        raise InvalidOption("result_backend", _MISSING) from error
+
+
+def _reads_no_files(backend_class: Any) -> Any:
+    """Keep a backend from looking up redis-py's version, of which it would tell the server."""
+    return type(backend_class.__name__, (backend_class,), {"_add_driver_info": lambda _: None})
+
+
+def preload(app: Celery) -> bool:
+    """Import Celery's Redis backend if the app is known to use it; tell whether that was done.
+
+    An app that has not read its configuration yet is not made to.
+    """
+    conf: Mapping[str, Any] = app.conf if app.configured else app._preconf
+    backend = app.backend_cls or conf.get("result_backend")
+    if not isinstance(backend, str) or not backend.startswith(("redis", "sentinel")):
+        return False
+    try:
+        import celery.backends.redis
+    except ImportError:  # the first call says so
+        return False
+    return celery.backends.redis.redis is not None
+
+
+def _configured_backend(app: Celery) -> Any:
+    backend_class, url = redis_backend(app)
+    try:
+        for each in (url or "").split(";"):
+            url_to_parts(each)
+    except ValueError:  # what it says may quote the password
+        raise InvalidOption("result_backend", "can't be parsed") from None
+    try:
+        return backend_class(app=app, url=url)
+    except ImproperlyConfigured as error:
+        missing = backend_class.redis is None
+        raise InvalidOption("result_backend", _MISSING if missing else str(error)) from error
+    except (ValueError, TypeError) as error:
+        # What int() says of a wrong database may quote a password; Celery's own texts do not.
+        texts = vars(sys.modules["celery.backends.redis"]).values()
+        said = next((text for text in texts if text == str(error)), "can't be used")
+        raise InvalidOption("result_backend", said.strip()) from None
+
+
+def _kind_of(connection_class: type | None) -> ConnectionKind:
+    names = {each.__name__ for each in getattr(connection_class, "__mro__", ())}
+    if "SSLConnection" in names:
+        return "tls"
+    return "unix" if "UnixDomainSocketConnection" in names else "tcp"
+
+
+def _parameters(given: Mapping[str, Any], connection: ConnectionKind) -> dict[str, Any]:
+    parameters = {key: value for key, value in given.items() if key not in _NOT_FOR_CONNECTIONS}
+    if connection == "tls":  # redis-py before 5.1 takes no ssl.VerifyMode
+        parameters["ssl_cert_reqs"] = given["ssl_cert_reqs"].name.removeprefix("CERT_").lower()
+    return parameters
+
+
+def _address(
+    given: Mapping[str, Any], connection: ConnectionKind, sentinels: tuple[tuple[str, int], ...]
+) -> str:
+    if sentinels:
+        return "sentinel://" + ",".join(f"{host}:{port}" for host, port in sentinels)
+    if connection == "unix":
+        return f"redis+socket://{given['path']}?virtual_host={given['db']}"
+    scheme = "rediss" if connection == "tls" else "redis"
+    return f"{scheme}://{given['host']}:{given['port']}/{given['db']}"
