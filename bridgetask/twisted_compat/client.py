@@ -63,7 +63,7 @@ class TwistedCelery:
 
         :raises InvalidOption: an argument or an option can't be used; nothing is sent.
         """
-        return self._call(self.client._wire.recorder.send_task, (name, args, kwargs), options)
+        return self._call(self.client._codec.recorder.send_task, (name, args, kwargs), options)
 
     def delay(self, task: Any, /, *args: Any, **kwargs: Any) -> DeferredTask:
         """Call a task of the app: ``delay(add, 1, 2)``."""
@@ -78,7 +78,7 @@ class TwistedCelery:
     ) -> DeferredTask:
         """Call a task of the app or a signature; see :meth:`bridgetask.Client.apply_async`."""
         task = _unwrapped(task)
-        return self._call(self.client._wire.recorder.apply_async, (task, args, kwargs), options)
+        return self._call(self.client._codec.recorder.apply_async, (task, args, kwargs), options)
 
     def map(
         self,
