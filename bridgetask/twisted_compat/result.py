@@ -11,7 +11,9 @@ from twisted.python.failure import Failure
 from .. import errors
 from ..asyncio_impl.group import GroupResult
 from ..asyncio_impl.result import AnyResult, AsyncResult
-from .deferred import EventLoop, QuietDeferred, for_each
+from .client_internals import is_settled, value_of
+from .deferreds import QuietDeferred, for_each
+from .event_loops import EventLoop
 
 __all__ = ["DeferredTask", "TaskRevoked"]
 
@@ -46,22 +48,15 @@ class DeferredTask(QuietDeferred[Any]):
     """
 
     def __init__(self, handle: AnyResult, event_loop: EventLoop, *, quiet: bool = False) -> None:
-        super().__init__(lambda _: self._stop_waiting())
+        super().__init__(lambda _: stop_waiting())
         #: The handle, as asyncio code uses it.
         self.task: AnyResult = handle
         self._event_loop = event_loop
         self._quiet = quiet
-        if handle._settled:
-            self._fire(self._outcome())
+        if is_settled(handle):
+            self._fire(_outcome_of(handle))
         else:
-            self._stop_waiting = event_loop.run(handle.get(), self._fire)
-
-    def _outcome(self) -> Any:
-        try:
-            return self.task._value()
-        except BaseException as error:
-            # The handle keeps the error, and a traceback would keep this Deferred.
-            return Failure(error.with_traceback(None))
+            stop_waiting = event_loop.run(handle.get(), self._fire)
 
     def _fire(self, outcome: Any) -> None:
         if self.called:
@@ -169,5 +164,13 @@ class DeferredTask(QuietDeferred[Any]):
     def __str__(self) -> str:
         return f"<DeferredTask of {self.task!r}>"
 
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = __str__
+
+
+def _outcome_of(handle: AnyResult) -> Any:
+    """Return the value of a settled handle, or a Failure of its exception."""
+    try:
+        return value_of(handle)
+    except BaseException as error:
+        # The handle keeps the error, and a traceback would keep the frames that it passed.
+        return Failure(error.with_traceback(None))
