@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet import asyncioreactor
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from ..errors import InvalidOption
@@ -42,7 +42,10 @@ def _new_uvloop() -> asyncio.AbstractEventLoop:
 
 
 class ReactorLoop(EventLoop):
-    """The event loop that the asyncio reactor runs, in the reactor's own thread."""
+    """The event loop that the asyncio reactor runs, in the reactor's own thread.
+
+    :meth:`run` is the one place where a future becomes a Deferred.
+    """
 
     #: Always: a program that forks does so before it runs the reactor.
     usable = True
@@ -62,26 +65,26 @@ class ReactorLoop(EventLoop):
     def run(
         self, coroutine: Coroutine[Any, Any, T], done: Callable[[T | Failure], object]
     ) -> Callable[[], None]:
-        def finished(task: asyncio.Task[T]) -> None:
+        def translate(outcome: T | Failure) -> T | Failure:
             self._running.discard(task)
-            done(_outcome(task))
+            return _translated(outcome) if isinstance(outcome, Failure) else outcome
 
         # A task: asyncio.timeout needs one, and Deferred.fromCoroutine can't await futures.
         task = self.loop.create_task(coroutine)
         self._running.add(task)  # asyncio does not hold a task that waits
-        task.add_done_callback(finished)
-
-        def cancel() -> None:
-            task.cancel()
-
-        return cancel
+        beneath = Deferred.fromFuture(task).addBoth(translate).addBoth(done)
+        return beneath.cancel
 
     def release(self) -> None:
         """Do nothing: the loop is the reactor's."""
 
 
-def _outcome(task: asyncio.Task[T]) -> T | Failure:
-    if task.cancelled():
-        return Failure(CancelledError())
-    error = task.exception()
-    return task.result() if error is None else Failure(error)
+def _translated(failure: Failure) -> Failure:
+    """Return the failure that a caller is to see in place of one that ``fromFuture`` made."""
+    error = failure.value
+    assert error is not None
+    # The first frame is fromFuture's own. It refers to the task and to this failure, which refer to
+    # the frame. Without it they are freed as soon as the caller drops the failure.
+    if error.__traceback__ is not None:
+        failure.tb = error.__traceback__ = error.__traceback__.tb_next
+    return Failure(CancelledError()) if isinstance(error, asyncio.CancelledError) else failure
