@@ -62,7 +62,7 @@ def send_task(
     :returns: the call. It has the ``handle``; its ``start()`` sends the messages, and must be
         called on ``loop``.
     """
-    return _recorded(client, loop, client._wire.recorder.send_task, (name, args, kwargs), options)
+    return _recorded(client, loop, client._codec.recorder.send_task, (name, args, kwargs), options)
 
 
 def apply_async(
@@ -74,7 +74,9 @@ def apply_async(
     options: dict[str, Any],
 ) -> Submission:
     """Record what :meth:`bridgetask.Client.apply_async` would send; see :func:`send_task`."""
-    return _recorded(client, loop, client._wire.recorder.apply_async, (task, args, kwargs), options)
+    return _recorded(
+        client, loop, client._codec.recorder.apply_async, (task, args, kwargs), options
+    )
 
 
 def _recorded(
