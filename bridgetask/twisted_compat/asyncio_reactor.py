@@ -80,11 +80,11 @@ class ReactorLoop(EventLoop):
 
 
 def _translated(failure: Failure) -> Failure:
-    """Return the failure that a caller is to see in place of one that ``fromFuture`` made."""
+    """Return what a caller is to see in place of the failure of a converted future."""
     error = failure.value
     assert error is not None
-    # The first frame is fromFuture's own. It refers to the task and to this failure, which refer to
-    # the frame. Without it they are freed as soon as the caller drops the failure.
+    # The first frame is that of Twisted's conversion. It refers to the task and to this failure,
+    # which refer to the frame. Without it they are freed as soon as the caller drops the failure.
     if error.__traceback__ is not None:
         failure.tb = error.__traceback__ = error.__traceback__.tb_next
     return Failure(CancelledError()) if isinstance(error, asyncio.CancelledError) else failure

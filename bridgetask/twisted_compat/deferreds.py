@@ -34,7 +34,7 @@ class QuietDeferred(Deferred[T]):
         return bool(getattr(self, _CALLBACKS))
 
     def _keep_quiet(self) -> None:
-        """Log nothing of the failure that this has now. One that a callback leaves is logged."""
+        """Log nothing of the failure that this fired with. What a callback leaves is logged."""
         debug = getattr(self, "_debugInfo", None)
         if debug is not None:
             debug.failResult = None
