@@ -1,42 +1,37 @@
-"""The calls of one client: what its front ends, and the handles, ask of it.
+"""The calls of one client: what its front ends and its handles ask of it.
 
-A front end is :class:`bridgetask.Client` itself, or a module on top of it such as
-``twisted_compat``, which gets this by :func:`bridgetask.asyncio_impl.client.calls_of`:
+The front ends are :class:`bridgetask.Client`, which adds documentation and types, and
+``twisted_compat``, which gets this from :func:`bridgetask.asyncio_impl.client.calls_of`:
 
 .. code-block:: python
 
     calls = calls_of(client)
-    calls.sessions.check_open()  # raises ClientClosed
-    session = calls.sessions.on(loop)  # from any thread; made for this loop at the first call
-    handle = calls.send_task(session, "proj.add", (1, 2), None, options, on_loop)
+    session = calls.sessions.on(loop)  # from any thread
+    submission = calls.send_task(session, "proj.add", (1, 2), None, {})  # raises for bad input
+    loop.call_soon_threadsafe(submission.start)
+    return submission.handle
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from operator import call
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..errors import BridgetaskError
-from ..wire.backend import StoreWrite
-from ..wire.recorder import RecordedCall
+from ..wire.message import StoreWrite
 from .control import Control
 from .control_io import perform
 from .handle import Handle, OnCancel
 from .lookup import Lookup
 from .options import checked_on_cancel
-from .result import AsyncResult
 from .session import Session
 from .sessions import Sessions
-from .submission import submission
+from .submission import Submission, submission_of
 
 __all__ = ["Calls"]
 
 logger: logging.Logger = logging.getLogger("bridgetask")
-
-#: Runs a function on the session's event loop, in the order of the calls.
-OnLoop: TypeAlias = Callable[[Callable[[], None]], object]
 
 
 class Calls:
@@ -52,7 +47,7 @@ class Calls:
         #: loop is still sent when the loop ends.
         self.control: Control = Control(self._run_control)
 
-    # For front ends. Recording runs in the thread of the caller, so that bad input raises there.
+    # For front ends:
 
     def send_task(
         self,
@@ -61,17 +56,18 @@ class Calls:
         args: Sequence[Any] | None,
         kwargs: Mapping[str, Any] | None,
         options: dict[str, Any],
-        on_loop: OnLoop = call,
-    ) -> AsyncResult[Any]:
-        """Call a task by its name; see :meth:`bridgetask.Client.send_task`.
+    ) -> Submission:
+        """Record a call of a task by its name; see :meth:`bridgetask.Client.send_task`.
+
+        Runs in the thread of the caller, and raises there.
 
         :param options: those of the call. ``on_cancel`` is taken out of them.
-        :param on_loop: runs a function on the session's event loop. Needed in other threads.
+        :returns: the call, which is yet to be started, on the session's event loop.
         """
         on_cancel = self._pop_on_cancel(options)
-        recorded = self.sessions.wire.recorder.send_task(name, args, kwargs, options)
-        handle: AsyncResult[Any] = self._submit(session, recorded, on_cancel, on_loop)
-        return handle
+        recorder = self.sessions.codec.recorder
+        recorded = recorder.send_task(name, args, kwargs, options)
+        return submission_of(self, session, recorder, recorded, on_cancel)
 
     def apply_async(
         self,
@@ -80,19 +76,16 @@ class Calls:
         args: Sequence[Any] | None,
         kwargs: Mapping[str, Any] | None,
         options: dict[str, Any],
-        on_loop: OnLoop = call,
-    ) -> Any:
-        """Call a task or a signature; see :meth:`bridgetask.Client.apply_async`.
-
-        Takes what :meth:`send_task` takes.
-        """
+    ) -> Submission:
+        """Record a call of a task or a signature; see :meth:`send_task`."""
         on_cancel = self._pop_on_cancel(options)
-        recorded = self.sessions.wire.recorder.apply_async(task, args, kwargs, options)
-        return self._submit(session, recorded, on_cancel, on_loop)
+        recorder = self.sessions.codec.recorder
+        recorded = recorder.apply_async(task, args, kwargs, options)
+        return submission_of(self, session, recorder, recorded, on_cancel)
 
     def lookup(self, session: Session) -> Lookup:
         """Return the maker of handles for calls that were made elsewhere."""
-        return Lookup(self, session, self.sessions.wire)
+        return Lookup(self, session, self.sessions.codec)
 
     # For handles: see Caller, which it satisfies.
 
@@ -112,14 +105,7 @@ class Calls:
 
     def record_writes(self, write: Callable[[Any], object]) -> Sequence[StoreWrite]:
         """Return what ``write`` stores with the result backend that it is given."""
-        return self.sessions.wire.recorder.record_writes(write)
-
-    def _submit(
-        self, session: Session, recorded: RecordedCall, on_cancel: OnCancel, on_loop: OnLoop
-    ) -> Any:
-        submitted = submission(self, session, self.sessions.wire, recorded, on_cancel)
-        on_loop(submitted.start)
-        return submitted.handle
+        return self.sessions.codec.recorder.record_writes(write)
 
     def _pop_on_cancel(self, options: dict[str, Any]) -> OnCancel:
         if "on_cancel" in options:
@@ -129,10 +115,10 @@ class Calls:
     async def _run_control(self, method: Callable[[Any], Any]) -> Any:
         """Run a method of Celery's control, with its I/O done by the session that runs."""
         session = self.sessions.running()
-        return await perform(session, self.sessions.wire.mailbox.converse(method))
+        return await perform(session, self.sessions.codec.mailbox.converse(method))
 
     async def _revoke(self, session: Session, task_id: str, terminate: bool) -> None:
-        mailbox = self.sessions.wire.mailbox
+        mailbox = self.sessions.codec.mailbox
         revoking = mailbox.converse(lambda control: control.revoke(task_id, terminate=terminate))
         try:
             await perform(session, revoking)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Collection,
     Iterable,
     Mapping,
@@ -14,8 +13,7 @@ from collections.abc import (
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from ..settings import Settings
-from ..transports.plugs import configured_transports, preload
+from ..transports.plugs import Plugs, preload
 from ..wire.app_view import app_itself
 from ..wire.compression import DEFAULT_LIMIT
 from .calls import Calls
@@ -92,14 +90,15 @@ class Client(FormerNames):
         )
         #: The Celery app.
         self.app: Celery = app_itself(app)
-        self._sessions = Sessions(self.app, options, self._read_settings, configured_transports)
+        self._sessions = Sessions(self.app, options, self._plug)
         self._calls = Calls(self._sessions)
         #: Commands to workers, and questions.
         self.control: Control = self._calls.control
         preload(self.app)
 
-    #: Reads the configuration; ``bridgetask.testing`` has another.
-    _read_settings: Callable[..., Settings] = staticmethod(Settings.from_app)
+    def _plug(self) -> Plugs:
+        """Read the configuration; ``bridgetask.testing`` has other plugs."""
+        return Plugs.of(self.app, heartbeat=self._sessions.options.heartbeat)
 
     # Calling tasks.
 
@@ -126,7 +125,10 @@ class Client(FormerNames):
         :raises ClientClosed: the client was closed.
         :raises WrongEventLoop: the client belongs to another event loop, or none is running.
         """
-        return self._calls.send_task(self._sessions.running(), name, args, kwargs, options)
+        call = self._calls.send_task(self._sessions.running(), name, args, kwargs, options)
+        call.start()
+        handle: AsyncResult[Any] = call.handle
+        return handle
 
     @overload
     def delay(self, task: group, /) -> GroupResult: ...  # type: ignore[overload-overlap]
@@ -175,7 +177,9 @@ class Client(FormerNames):
         :param task: a task of the app, or a signature of one or several.
         :raises TypeError: the task does not take these arguments.
         """
-        return self._calls.apply_async(self._sessions.running(), task, args, kwargs, options)
+        call = self._calls.apply_async(self._sessions.running(), task, args, kwargs, options)
+        call.start()
+        return call.handle
 
     def map(
         self,

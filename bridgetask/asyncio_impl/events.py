@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.events.state import State
 
-    from ..core.protocols import Subscription
+    from ..core.receiving import Subscription
 
 __all__ = ["Events", "capture_events", "close_soon"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import SendError
 from .group_handle import AsCompleted, GroupHandle
-from .handle import Handle, value_of, within
+from .handle import value_of, within
 
 __all__ = ["AsCompleted", "GroupResult"]
 
@@ -26,11 +26,6 @@ class GroupResult(GroupHandle):
     """
 
     __slots__ = ()
-
-    @property
-    def children(self) -> list[Handle]:
-        """The same as :attr:`results`, as Celery has it."""
-        return self.results
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         return self.get().__await__()

@@ -28,6 +28,11 @@ class GroupState(State):
         """The handles of the members, in order."""
         return self._members.all()
 
+    @property
+    def children(self) -> list[Handle]:
+        """The same as :attr:`results`, as Celery has it."""
+        return self.results
+
     def __len__(self) -> int:
         return len(self.results)
 

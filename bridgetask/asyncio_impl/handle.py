@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol
 from ..core.completion import Completion
 from ..core.outcomes import Outcome
 from ..errors import ResultTimeout
-from ..wire.backend import StoreWrite
+from ..wire.message import StoreWrite
 from .session import Session
 from .state import State
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ResultUnavailable, ResultUndecodable
-from ..wire.codec import Wire
+from ..wire.codec import Codec
 from ..wire.results import result_tree
 from .group import GroupResult
 from .handle import Caller, Handle
@@ -14,7 +14,7 @@ from .members import Members
 from .result import AsyncResult
 from .session import Session
 
-__all__ = ["Lookup", "handle_by_id"]
+__all__ = ["Lookup"]
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Lookup:
 
     caller: Caller
     session: Session
-    wire: Wire
+    codec: Codec
 
     def by_id(
         self, task_id: str, *, parent: Handle | None = None, called_by_task: bool = False
@@ -33,10 +33,10 @@ class Lookup:
         :param called_by_task: whether another task of this client called it.
         """
         outcome = self.session.pending.register(task_id)
-        results = self.wire.settings.results
-        no_result = results.unavailable
-        linked = called_by_task and self.wire.recorder.links_used
-        if outcome.delivery is None and not linked and not results.stored:
+        backend = self.session.backend
+        no_result = backend.unavailable
+        linked = called_by_task and self.codec.recorder.links_used
+        if outcome.delivery is None and not linked and not backend.capabilities.stores:
             no_result = no_result or "rpc:// delivers results only to the client that sent the task"
         return AsyncResult(
             self.caller,
@@ -65,16 +65,10 @@ class Lookup:
     async def stored_group(self, group_id: str) -> GroupResult:
         """Return the handle of a group that was saved; see ``bridgetask.Client.group_result``."""
         store = self.session.group_store(group_id)
-        stored = await store.read(self.wire.recorder.backend.get_key_for_group(group_id))
+        stored = await store.read(self.codec.recorder.backend.get_key_for_group(group_id))
         if stored is None:
             raise ResultUnavailable(f"no group {group_id} is stored", task_id=group_id)
-        group = self.of_tree(self.wire.decoder.decode_group(stored, group_id))
+        group = self.of_tree(self.codec.decoder.decode_group(stored, group_id))
         if not isinstance(group, GroupResult):
             raise ResultUndecodable("what is stored is no group", task_id=group_id)
         return group
-
-
-def handle_by_id(client: Any, session: Session, task_id: str) -> AsyncResult[Any]:
-    """Return a handle; :meth:`bridgetask.asyncio_impl.calls.Calls.lookup` does it, too."""
-    found: AsyncResult[Any] = client._calls.lookup(session).by_id(task_id)
-    return found

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..core.outcomes import Updates
 from ..errors import ResultUnavailable, ResultUndecodable
 from ..wire.results import TaskUpdate
-from .handle import Handle, OnCancel, line_of, outcomes_of, within
+from .handle import Handle, line_of, outcomes_of, within
 from .task_handle import TaskHandle, wait_or_parent_fails
 
-__all__ = ["AnyResult", "AsyncResult", "OnCancel"]
+__all__ = ["AsyncResult"]
 
 R = TypeVar("R")
-
-#: The name that ``twisted_compat`` has for it.
-AnyResult: TypeAlias = Handle
 
 
 class AsyncResult(TaskHandle, Generic[R]):

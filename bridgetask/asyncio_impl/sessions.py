@@ -1,4 +1,4 @@
-"""Which session and which wire a client uses: those of the event loop and the process that run."""
+"""Which session and which codec a client uses: those of the loop and the process that run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ..errors import ClientClosed, WrongEventLoop
-from ..settings import Settings
-from ..wire.codec import Wire
+from ..transports.plugs import Plugs
+from ..wire.codec import Codec
 from .options import ClientOptions
-from .session import Connect, Session
+from .session import Session
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -36,60 +36,55 @@ os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Sessions:
-    """Makes a client's session and wire when they are first needed, and closes the session.
+    """Makes a client's session and codec when they are first needed, and closes the session.
 
     A session belongs to an event loop and a process. Once the loop is closed or the process
-    forked, the next use makes another session. A wire belongs to a process.
+    forked, the next use makes another session. A codec belongs to a process.
 
     Collecting this aborts the session: see :class:`bridgetask.asyncio_impl.handle.Caller`.
 
-    :param read_settings: reads the app's configuration.
-    :param connect: makes the transports of a session.
+    :param plug: reads the app's configuration.
     """
 
-    def __init__(
-        self,
-        app: Celery,
-        options: ClientOptions,
-        read_settings: Callable[..., Settings],
-        connect: Connect,
-    ) -> None:
+    def __init__(self, app: Celery, options: ClientOptions, plug: Callable[[], Plugs]) -> None:
         self.app: Celery = app
         self.options: ClientOptions = options
-        self.connect: Connect = connect
         #: Whether no session will be made any more. Set it to refuse all further calls.
         self.closed: bool = False
         #: The session that was made last, or None.
         self.current: Session | None = None
-        self._read_settings = read_settings
-        self._wire: Wire
-        self._process = 0  # the one whose wire it is: none yet
-        #: Held while the wire or the session is made, or taken away: with Twisted, the reactor's
+        self._plug = plug
+        self._configured: tuple[Plugs, Codec]
+        self._process = 0  # the one that was configured in: none yet
+        #: Held while the codec or the session is made, or taken away: with Twisted, the reactor's
         #: thread and the loop's may both be the first to need them.
         self._making = threading.RLock()
         _all.add(self)
 
     @property
-    def wire(self) -> Wire:
-        """The builder of messages: made at the first call, since the app may be configured late.
+    def codec(self) -> Codec:
+        """The codec of this process; the configuration is read when it is first asked for.
 
-        A forked process makes one of its own, so that the process that sends a task gets its
-        result.
+        :raises InvalidOption: the configuration can't be used.
         """
-        if self._process == os.getpid():
-            return self._wire
+        if self._process != os.getpid():
+            self._configure()
+        return self._configured[1]
+
+    def _configure(self) -> None:
+        """Read the configuration: at the first call, since the app may be configured late.
+
+        A forked process has a codec of its own, and with it an address for results of its own:
+        the process that sends a task gets its result.
+        """
         with self._making:
-            if self._process != os.getpid():  # else another thread has made it meanwhile
-                self._wire = Wire.of(
-                    self.app,
-                    f"bridgetask.results.{uuid4()}",
-                    read_settings=self._read_settings,
-                    heartbeat=self.options.heartbeat,
-                    max_in_flight=self.options.max_in_flight,
-                    max_result_size=self.options.max_result_size,
-                )
-                self._process = os.getpid()  # last: it vouches for the wire
-            return self._wire
+            if self._process == os.getpid():
+                return  # another thread has done it meanwhile
+            plugs = self._plug()
+            reply_to = f"bridgetask.results.{uuid4()}"
+            codec = plugs.codec(reply_to, max_result_size=self.options.max_result_size)
+            self._configured = plugs, codec
+            self._process = os.getpid()  # last: other threads look at it first
 
     def running(self) -> Session:
         """Return the session of the event loop that runs.
@@ -119,14 +114,21 @@ class Sessions:
             self.check_open()
             session = self.current  # another thread may have made it meanwhile
             if session is None or not session.usable:
-                session = self.current = Session(
-                    self.wire,
-                    loop,
-                    self.connect,
-                    send_timeout=self.options.send_timeout,
-                    max_queued=self.options.max_queued,
-                )
+                session = self.current = self._make(loop)
             return session
+
+    def _make(self, loop: asyncio.AbstractEventLoop) -> Session:
+        if self._process != os.getpid():
+            self._configure()
+        plugs, codec = self._configured
+        return Session(
+            plugs,
+            codec,
+            loop,
+            send_timeout=self.options.send_timeout,
+            max_in_flight=self.options.max_in_flight,
+            max_queued=self.options.max_queued,
+        )
 
     def check_open(self) -> None:
         """Refuse to go on where the client was closed.

@@ -11,9 +11,8 @@ from ..core.completion import Completion
 from ..core.delivery import Delivery, JointDelivery
 from ..errors import BridgetaskError, ClientClosed, InvalidOption, NotSent
 from ..wire.canvas import is_group_result
-from ..wire.codec import Wire
 from ..wire.message import OutgoingMessage
-from ..wire.recorder import RecordedCall
+from ..wire.recorder import RecordedCall, Recorder
 from ..wire.results import from_eager_result, is_eager_result
 from .group import GroupResult
 from .handle import Caller, Handle, OnCancel
@@ -21,7 +20,7 @@ from .members import Members
 from .result import AsyncResult
 from .session import Session
 
-__all__ = ["Submission", "submission", "submission_of"]
+__all__ = ["Submission", "submission_of"]
 
 #: Messages, and the tasks among them whose results come here.
 _Batch: TypeAlias = tuple[list[tuple[OutgoingMessage, Completion]], list[str]]
@@ -33,39 +32,41 @@ _AHEAD = 1000
 
 
 def submission_of(
-    client: Any, session: Session, call: RecordedCall, on_cancel: OnCancel
-) -> Submission:
-    """Return a submission; :class:`bridgetask.asyncio_impl.calls.Calls` makes it, too."""
-    return submission(client._calls, session, client._sessions.wire, call, on_cancel)
-
-
-def submission(
-    caller: Caller, session: Session, wire: Wire, call: RecordedCall, on_cancel: OnCancel
+    caller: Caller,
+    session: Session,
+    recorder: Recorder,
+    call: RecordedCall,
+    on_cancel: OnCancel,
 ) -> Submission:
     """Return the submission of a recorded call.
 
+    :param recorder: the recorder of the call.
     :param on_cancel: what cancelling the last waiter does.
+    :raises InvalidOption: the call wants a result, and the result backend is not supported.
     :raises Overloaded: too many messages wait to be sent already.
     """
     kind = Submission if call.rest is None else _GrowingSubmission
-    return kind(caller, session, wire, call, on_cancel)
+    return kind(caller, session, recorder, call, on_cancel)
 
 
 class Submission:
-    """One recorded call, from its handle to its last message."""
+    """One recorded call, from its handle to its last message.
+
+    Making it checks the call; :meth:`start` sends it.
+    """
 
     def __init__(
         self,
         caller: Caller,
         session: Session,
-        wire: Wire,
+        recorder: Recorder,
         call: RecordedCall,
         on_cancel: OnCancel,
     ) -> None:
         session.backlog.check()
         self._caller = caller
         self._session = session
-        self._wire = wire
+        self._recorder = recorder
         self._call = call
         self._on_cancel = on_cancel
         self._messages: dict[str, OutgoingMessage] = {}
@@ -73,12 +74,13 @@ class Submission:
         self._outgoing: list[tuple[OutgoingMessage, Completion]] = []
         self._to_receive: list[str] = []
         self._take(call.messages)
-        self.handle: Handle = self._handle(call.result)
+        #: The handle of the call: for a group a GroupResult, else an AsyncResult.
+        self.handle: Any = self._handle(call.result)
         session.backlog.add(delivery for _, delivery in self._outgoing)
 
     def start(self) -> None:
         """Send what is recorded so far. Runs on the event loop."""
-        self._session.pending.expects_links = self._wire.recorder.links_used
+        self._session.pending.expects_links = self._recorder.links_used
         self._flush()
 
     # The messages.
@@ -146,13 +148,13 @@ class Submission:
         members.close()
 
     def _single(self, result: Any, parent: Handle | None, delivery: Delivery) -> AsyncResult[Any]:
-        call, settings = self._call, self._wire.settings.results
+        call, backend = self._call, self._session.backend
         message = self._messages.get(result.id)
-        ignored = self._wire.recorder.ignores_result(call, result, message)
-        no_result = settings.unavailable
-        if not ignored and not settings.supported:
+        ignored = self._recorder.ignores_result(call, result, message)
+        no_result = backend.unavailable
+        if not ignored and backend.refuses_calls:
             raise InvalidOption("result_backend", str(no_result))
-        if call.reply_elsewhere and not settings.stored:
+        if call.reply_elsewhere and backend.capabilities.uses_reply_to:
             no_result = "its reply_to is another address than this client's"
         outcome = self._session.pending.begin(result.id)
         delivery.carry(outcome)
@@ -277,7 +279,7 @@ class _GrowingSubmission(Submission):
             return False
         self._stepper = threading.get_ident()
         try:
-            results, messages = self._wire.recorder.record_more(self._call, _PER_TURN)
+            results, messages = self._recorder.record_more(self._call, _PER_TURN)
             self._take(messages)
             self._session.backlog.add(self._deliveries.values())
             members.extend([self._handle(result) for result in results])

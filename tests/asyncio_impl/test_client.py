@@ -139,7 +139,7 @@ making.wait()
 pid = os.fork()
 if pid == 0:
     signal.alarm(10)
-    client._sessions.wire
+    client._sessions.codec
     os._exit(0)
 forked.set()
 print(os.waitpid(pid, 0)[1])
@@ -230,7 +230,7 @@ async def test_closing_an_idle_client_does_nothing(app: Celery) -> None:
 async def test_closing_deletes_the_reply_queue(app: Celery, rabbitmq: Any) -> None:
     async with Client(app) as client:
         await client.delay(tasks.add, 1, 1)
-        queue = client._sessions.wire.recorder.reply_to
+        queue = client._sessions.codec.recorder.reply_to
         during = await asyncio.to_thread(rabbitmq.names, "queues", "name", "durable", "auto_delete")
         assert [queue, "true", "false"] in during
     after = await asyncio.to_thread(rabbitmq.names, "queues", "name")
@@ -241,7 +241,7 @@ async def test_the_reply_queue_expires(app: Celery, rabbitmq: Any) -> None:
     async with Client(app) as client:
         await client.delay(tasks.add, 1, 1)
         listed = await asyncio.to_thread(rabbitmq.names, "queues", "name", "arguments", "exclusive")
-    (row,) = (row for row in listed if row[0] == client._sessions.wire.recorder.reply_to)
+    (row,) = (row for row in listed if row[0] == client._sessions.codec.recorder.reply_to)
     assert row[1:] == ['[{"x-expires",86400000}]', "false"]
 
 
@@ -352,7 +352,7 @@ async def test_many_tasks_in_flight_use_two_connections_and_one_consumer(
         consumers = await asyncio.to_thread(rabbitmq.names, "consumers", "queue_name")
     mine = [row for row in names if f":{os.getpid()}" in row[0] and "bridgetask" in row[0]]
     assert len(mine) == 2
-    queue = client._sessions.wire.recorder.reply_to
+    queue = client._sessions.codec.recorder.reply_to
     assert [row for row in consumers if row[0] == queue] == [[queue]]
 
 

@@ -24,18 +24,18 @@ from bridgetask.core.completion import Completion
 from bridgetask.core.decoding import Decode, Decoding
 from bridgetask.core.early import EarlyUpdates
 from bridgetask.core.outcomes import Outcome, PendingResults
+from bridgetask.core.publishing import Sending
 from bridgetask.core.replies import PendingReplies
 from bridgetask.errors import BridgetaskError
 from bridgetask.transports.amqp.control import AmqpControlChannel
 from bridgetask.transports.amqp.direct import DirectDeliveries, DirectPublisher
 from bridgetask.transports.amqp.frames import PropertiesDecoder, encode_ack
-from bridgetask.transports.amqp.plain import Sending
 from bridgetask.transports.amqp.reader import FrameReader, _without_broken_properties
 from bridgetask.transports.amqp.results import RpcResults
+from bridgetask.transports.plugs import Plugs
 from bridgetask.transports.redis.results import RedisResults
 from bridgetask.transports.redis.subscriber import RedisSubscriber
 from bridgetask.transports.redis.watches import Watch
-from bridgetask.wire.codec import Wire
 from bridgetask.wire.events import EventCapture
 from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
@@ -48,16 +48,12 @@ __all__ = ["TARGETS"]
 LOOP = asyncio.new_event_loop()
 LIMIT = 100_000
 
-RPC = Wire.of(
-    Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False),
-    "replies",
-    max_result_size=LIMIT,
-)
-REDIS = Wire.of(
-    Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False),
-    "replies",
-    max_result_size=LIMIT,
-)
+RPC = Plugs.of(
+    Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False)
+).codec("replies", max_result_size=LIMIT)
+REDIS = Plugs.of(
+    Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False)
+).codec("replies", max_result_size=LIMIT)
 #: What is there to be held, and never used.
 UNUSED: Any = MagicMock()
 MESSAGE = RPC.recorder.send_task("t", (), {}, {}).messages[0]

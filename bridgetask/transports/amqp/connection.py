@@ -23,13 +23,14 @@ import pamqp.exceptions
 import pamqp.frame
 from yarl import URL
 
+from ...core.publishing import ConnectionLost, OnAnswer
 from ...errors import BrokerUnreachable, ClientClosed, NotSent, Refused
-from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
 from .direct import DirectDeliveries, DirectPublisher
-from .errors import ConnectionLost, translating
-from .plain import Deliveries, OnMessage, OnSettled, PlainDeliveries, PlainPublisher, Publisher
+from .errors import translating
+from .plain import Deliveries, OnMessage, PlainDeliveries, PlainPublisher, PublishingChannel
 from .reader import FrameReader
+from .settings import BrokerSettings, Server
 from .socket import SocketFactory
 
 __all__ = ["AmqpConnection"]
@@ -132,12 +133,12 @@ class AmqpConnection:
             await channel.initialize()
             return cast(aiormq.Channel, await channel.get_underlay_channel())
 
-    async def publisher(self, on_settled: OnSettled) -> Publisher:
+    async def publisher(self, on_answer: OnAnswer) -> PublishingChannel:
         """Open a channel to publish on, connecting first where that is needed."""
         channel = await self.channel(confirms=True)
         if self._plain:
-            return PlainPublisher(channel, on_settled)
-        return DirectPublisher(channel, *self._streams(channel), on_settled)
+            return PlainPublisher(channel, on_answer)
+        return DirectPublisher(channel, *self._streams(channel), on_answer)
 
     def deliveries(self, channel: aiormq.Channel, on_message: OnMessage) -> Deliveries:
         """Return what receives messages on a channel of this connection."""

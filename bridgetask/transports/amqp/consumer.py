@@ -16,10 +16,10 @@ from typing import Any
 import aiormq
 from aiormq import spec
 
+from ...core.publishing import ConnectionLost
 from ...errors import BridgetaskError, ClientClosed
 from ...wire.message import Declaration
 from .connection import AmqpConnection
-from .errors import ConnectionLost
 from .plain import Deliveries, OnMessage
 
 __all__ = ["AmqpConsumer"]

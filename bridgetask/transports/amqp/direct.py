@@ -23,6 +23,8 @@ from typing import Any
 import aiormq
 import aiormq.abc
 
+from ...core.completion import Completion
+from ...core.publishing import OnAnswer, Sending
 from ...wire.message import Properties
 from .errors import nacked, not_routable, translated
 from .frames import (
@@ -35,7 +37,7 @@ from .frames import (
     encode_ack,
     read_return,
 )
-from .plain import OnMessage, OnSettled, Sending
+from .plain import OnMessage
 from .reader import FrameReader
 
 __all__ = ["DirectDeliveries", "DirectPublisher"]
@@ -110,10 +112,11 @@ class DirectPublisher(_Channel):
         channel: aiormq.Channel,
         reader: FrameReader,
         writer: asyncio.StreamWriter,
-        on_settled: OnSettled,
+        on_answer: OnAnswer,
     ) -> None:
         super().__init__(channel, reader, writer)
-        self._on_settled = on_settled
+        self._on_answer = on_answer
+        self.all_answered: Completion = Completion()
         frame_max = channel.connection.connection_tune.frame_max
         self._encoder = PublishEncoder(self._number, frame_max)
         self._properties = PropertiesDecoder()
@@ -181,7 +184,7 @@ class DirectPublisher(_Channel):
             self._first += 1
         for sending in settled:
             if sending is not None:
-                self._on_settled(sending, None if acknowledged else nacked())
+                self._on_answer(sending, None if acknowledged else nacked())
 
     def _receive_header(self, data: bytes, begin: int, end: int) -> None:
         """Settle a message that came back. Its confirm follows, and finds it settled."""
@@ -200,7 +203,7 @@ class DirectPublisher(_Channel):
                 and message.properties.get("correlation_id") == properties.correlation_id
             ):
                 self._unconfirmed[at] = None
-                self._on_settled(sending, not_routable(reason, exchange, routing_key))
+                self._on_answer(sending, not_routable(reason, exchange, routing_key))
                 return
 
     def _receive_body(self, body: bytes) -> None:
@@ -212,7 +215,8 @@ class DirectPublisher(_Channel):
         self._draining.clear()
         for sending in reversed(lost):  # each goes back to its place, before all others
             if sending is not None:
-                self._on_settled(sending, translated(error))
+                self._on_answer(sending, translated(error))
+        self.all_answered.complete()
 
 
 class DirectDeliveries(_Channel):
