@@ -1,6 +1,6 @@
-"""The calls of one client: what its front ends and its handles ask of it.
+"""The calls of one client: the interface that its front ends and its handles use.
 
-The front ends are :class:`bridgetask.Client`, which adds documentation and types, and
+The front ends are :class:`bridgetask.Client`, which adds types and documentation, and
 ``twisted_compat``, which gets this from :func:`bridgetask.asyncio_impl.client.calls_of`:
 
 .. code-block:: python
@@ -35,16 +35,15 @@ logger: logging.Logger = logging.getLogger("bridgetask")
 
 
 class Calls:
-    """Makes calls, and their handles. Handles hold it: it is their ``Caller``.
+    """Makes calls and handles. Every handle refers to it, as its ``Caller``.
 
-    :param sessions: the sessions of the client. Dropping all that holds them aborts the session.
+    :param sessions: the sessions of the client.
     """
 
     def __init__(self, sessions: Sessions) -> None:
+        #: The sessions and the codec of the client, and whether it was closed.
         self.sessions: Sessions = sessions
-        #: Commands to workers, and questions. It refers back to this. So a client that is dropped
-        #: goes only when garbage is collected, and what it was given in the last turn of the event
-        #: loop is still sent when the loop ends.
+        #: Commands to workers, and questions.
         self.control: Control = Control(self._run_control)
 
     # For front ends:
@@ -57,12 +56,12 @@ class Calls:
         kwargs: Mapping[str, Any] | None,
         options: dict[str, Any],
     ) -> Submission:
-        """Record a call of a task by its name; see :meth:`bridgetask.Client.send_task`.
+        """Record a call of a task by its name. Any thread may do that.
 
-        Runs in the thread of the caller, and raises there.
+        Raises what :meth:`bridgetask.Client.send_task` raises.
 
-        :param options: those of the call. ``on_cancel`` is taken out of them.
-        :returns: the call, which is yet to be started, on the session's event loop.
+        :param options: the options of the call. ``on_cancel`` is removed from them.
+        :returns: the call. Start it on the session's event loop.
         """
         on_cancel = self._pop_on_cancel(options)
         recorder = self.sessions.codec.recorder
@@ -84,7 +83,7 @@ class Calls:
         return submission_of(self, session, recorder, recorded, on_cancel)
 
     def lookup(self, session: Session) -> Lookup:
-        """Return the maker of handles for calls that were made elsewhere."""
+        """Return what makes the handles of calls that were made elsewhere."""
         return Lookup(self, session, self.sessions.codec)
 
     # For handles: see Caller, which it satisfies.
@@ -96,7 +95,7 @@ class Calls:
         return await self.control.revoke(task_ids, terminate=terminate, signal=signal)
 
     def revoke_in_background(self, session: Session, task_id: str, *, terminate: bool) -> None:
-        """Revoke a task for a caller that was cancelled. The session ends only after that."""
+        """Revoke a task whose waiter was cancelled. Closing the session waits for that."""
         session.run(self._revoke(session, task_id, terminate))
 
     def handle_of_tree(self, session: Session, encoded: Any) -> Handle:
@@ -113,7 +112,7 @@ class Calls:
         return self.sessions.options.on_cancel
 
     async def _run_control(self, method: Callable[[Any], Any]) -> Any:
-        """Run a method of Celery's control, with its I/O done by the session that runs."""
+        """Run a function on Celery's control; the session of the running loop does its I/O."""
         session = self.sessions.running()
         return await perform(session, self.sessions.codec.mailbox.converse(method))
 

@@ -41,9 +41,9 @@ R = TypeVar("R")
 class Client(FormerNames):
     """Calls the tasks of a Celery app without blocking the event loop.
 
-    Making one does no I/O and needs no running loop, so a module may hold one. It connects when
-    it is first used, and belongs to the event loop that runs then. After that loop is closed, the
-    next one may use it, and so may a forked process.
+    Making a client does no I/O and needs no running loop, so a module may hold one. The client
+    connects when it is first used, and belongs to the event loop that runs then. After that loop
+    is closed, the next loop may use the client, and so may a forked process.
 
     .. code-block:: python
 
@@ -54,17 +54,18 @@ class Client(FormerNames):
     :param send_timeout: seconds that sending may take in all: connecting, declaring, publishing,
         and the broker's confirm.
     :param close_timeout: seconds that :meth:`close` may take in all.
-    :param on_cancel: what cancelling the last one who waits for a task does to the task: None
-        leaves it alone, ``"revoke"`` revokes it, ``"terminate"`` also kills the process that runs
-        it. Each call can say otherwise.
-    :param heartbeat: whole seconds after which a broker that says nothing is taken for dead, and
-        connected to again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
-    :param max_in_flight: how many messages may be on their way to the broker without its confirm.
-        Further ones wait here, and so does whoever waits for their ``sent()``.
+    :param on_cancel: what happens to a task when its last waiter is cancelled: None leaves it
+        alone, ``"revoke"`` revokes it, ``"terminate"`` also kills the process that runs it. A call
+        can override this.
+    :param heartbeat: whole seconds of silence after which the connection is taken for dead and
+        opened again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
+    :param max_in_flight: how many messages may be published without the broker's confirm. Further
+        messages wait, and so does their ``sent()``.
     :param max_queued: how many messages may wait for the broker's confirm in all. One call more
         raises :class:`bridgetask.errors.Overloaded`. The rest of a large group waits its turn.
-    :param max_result_size: bytes that a result may have, once it is decompressed: 256 MiB, unless
-        given. One that has more fails with :class:`bridgetask.errors.ResultUndecodable`.
+    :param max_result_size: bytes that a result may have once it is decompressed, 256 MiB by
+        default. A larger one fails with :class:`bridgetask.errors.ResultUndecodable`.
+    :raises InvalidOption: an option can't be used.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Client(FormerNames):
         preload(self.app)
 
     def _plug(self) -> Plugs:
-        """Read the configuration; ``bridgetask.testing`` has other plugs."""
+        """Read the app's configuration. ``bridgetask.testing`` overrides this."""
         return Plugs.of(self.app, heartbeat=self._sessions.options.heartbeat)
 
     # Calling tasks.
@@ -116,10 +117,10 @@ class Client(FormerNames):
         :param name: the task's name. It need not be registered here.
         :param args: the task's positional arguments.
         :param kwargs: the task's keyword arguments.
-        :param options: every option that Celery's own ``send_task`` takes, such as ``countdown``,
-            ``eta``, ``expires``, ``queue``, ``priority``, ``serializer``, ``task_id``, ``headers``,
-            ``link``, ``retry``, ``ignore_result`` ..., and ``on_cancel``; but not ``connection``,
-            ``producer``, ``publisher`` and ``result_cls``.
+        :param options: the options of Celery's own ``send_task``, such as ``countdown``, ``eta``,
+            ``expires``, ``queue``, ``priority``, ``serializer``, ``task_id``, ``headers``,
+            ``link``, ``retry``, ``ignore_result`` ..., but not ``connection``, ``producer``,
+            ``publisher`` and ``result_cls``; and ``on_cancel``.
         :raises InvalidOption: an argument or an option can't be used; nothing is sent.
         :raises Overloaded: ``max_queued`` messages wait for a confirm already; nothing is sent.
         :raises ClientClosed: the client was closed.
@@ -171,8 +172,8 @@ class Client(FormerNames):
     ) -> Any:
         """Call a task of the app or a signature, as their own ``apply_async`` does.
 
-        Takes and raises what :meth:`send_task` does. With ``task_always_eager`` the task runs on
-        the spot, as it does in Celery, and blocks the loop while it does.
+        Takes and raises what :meth:`send_task` does. With ``task_always_eager`` the task runs
+        before this returns, as in Celery, and blocks the event loop.
 
         :param task: a task of the app, or a signature of one or several.
         :raises TypeError: the task does not take these arguments.
@@ -191,23 +192,23 @@ class Client(FormerNames):
         return_exceptions: bool = False,
         **options: Any,
     ) -> AsyncIterator[R]:
-        """Call a task with each item, and iterate over the values.
+        """Call a task with each item of an iterable, and iterate over the values.
 
         .. code-block:: python
 
             async for page in client.map(fetch, urls, limit=20):
                 ...
 
-        Leaving the loop early calls no more; what is in flight runs on, unless ``on_cancel`` says
-        otherwise. Unlike ``Task.map`` of Celery this is one task for each item.
+        Once the iteration is left or cancelled, no more tasks are called. Those in flight run on,
+        unless ``on_cancel`` says otherwise. Unlike ``Task.map`` of Celery this calls one task for
+        each item.
 
-        :param task: a task of the app, or a signature, which each item is given to.
-        :param iterable: what to call the task with, evaluated as far as needed; it may be
-            asynchronous.
-        :param limit: how many calls may be in flight, or waiting for their turn in the order.
-        :param ordered: whether values come in the order of the items, or as they are there.
-        :param return_exceptions: whether to yield what went wrong with an item in the place of its
-            value, rather than to raise it.
+        :param task: a task of the app, or a signature, which takes an item as its argument.
+        :param iterable: the items. It may be asynchronous, and is evaluated as far as needed.
+        :param limit: how many calls may be in flight, or ended and waiting to be yielded.
+        :param ordered: whether values come in the order of the items, or as tasks end.
+        :param return_exceptions: whether to yield an exception in the place of the value, or to
+            raise it.
         :param options: options of each call; see :meth:`send_task`.
         :raises InvalidOption: ``limit`` is not a positive number.
         :raises Exception: what :meth:`AsyncResult.get` raises.
@@ -223,19 +224,22 @@ class Client(FormerNames):
     def result(self, task_id: str) -> AsyncResult[Any]:
         """Return the handle of a task by its id.
 
-        Results that are stored, as in Redis, can be had of any task. One that does not exist is
-        pending for ever, as in Celery. By ``rpc://`` results come only to the client that sent the
-        task: for any other, awaiting the handle raises
+        Where results are stored, as in Redis, any client can await the result of any task. A task
+        that does not exist is pending for ever, as in Celery. By ``rpc://`` only the client that
+        sent the task gets its result: for any other, awaiting the handle raises
         :class:`bridgetask.errors.ResultUnavailable` at once.
+
+        :raises ClientClosed: the client was closed.
+        :raises WrongEventLoop: the client belongs to another event loop, or none is running.
         """
         return self._calls.lookup(self._sessions.running()).by_id(task_id)
 
     async def group_result(self, group_id: str) -> GroupResult:
-        """Return the handle of a group that was saved, by this client or any other of Celery's.
+        """Return the handle of a group that was saved, by this client or by Celery's own.
 
         :raises ResultUnavailable: no group is saved under this id, or the result backend can't
             store any, as ``rpc://`` can't.
-        :raises ResultUndecodable: what is stored can't be read.
+        :raises ResultUndecodable: the stored group can't be read.
         :raises BackendError: the result backend could not be asked.
         """
         return await self._calls.lookup(self._sessions.running()).stored_group(group_id)
@@ -249,20 +253,21 @@ class Client(FormerNames):
         buffer_limit: int = 10_000,
         state: State | None = None,
     ) -> Events:
-        """Return the events that workers send, to be iterated over; see :class:`Events`.
+        """Return an iterator over the events that workers send; see :class:`Events`.
 
-        Workers tell of tasks only with ``worker_send_task_events``, or after
+        Workers send events of tasks only with ``worker_send_task_events``, or after
         :meth:`Control.enable_events`.
 
         :param types: the types of the events to iterate over, such as ``"task-failed"``; None
             means all. The state sees every one.
-        :param routing_key: which events the broker shall send: ``"worker.#"`` leaves out those of
-            tasks. Workers send those many at a time, so that the broker can't tell them apart.
-        :param wakeup: whether to have workers tell of themselves at once, as Celery does.
+        :param routing_key: which events the broker shall send: ``"worker.#"`` leaves out the
+            events of tasks. One message has events of many tasks, so the broker can't select
+            among those.
+        :param wakeup: whether to make workers send a heartbeat event at once, as Celery does.
         :param buffer_limit: how many events may wait to be iterated over. Beyond that the oldest
             are dropped and counted, and a warning is logged.
-        :param state: the ``celery.events.state.State`` to keep up to date, one with callbacks for
-            example; None makes one. An event has reached it before it is iterated over.
+        :param state: the ``celery.events.state.State`` to update, for example one with callbacks;
+            None makes one. It is updated with each event before that is iterated over.
         :raises InvalidOption: an argument can't be used.
         """
         return capture_events(
@@ -281,20 +286,23 @@ class Client(FormerNames):
     async def connect(self) -> None:
         """Connect now, rather than with the first call, so that errors show early.
 
+        Cancelling this harms nothing: the client connects when it is used.
+
         :raises BrokerUnreachable: no broker could be connected to, or not within ``send_timeout``.
         :raises Refused: the brokers turned the login or the virtual host down.
-        :raises BackendError: Redis, if results come from there, can't be used.
+        :raises BackendError: results are in Redis, and it can't be used.
         :raises InvalidOption: the app's configuration can't be used.
         :raises ClientClosed: the client was closed, before or meanwhile.
         """
         await self._sessions.running().connect()
 
     async def close(self) -> None:
-        """Send what is queued, disconnect, and be closed for good, within ``close_timeout``.
+        """Send the queued messages, disconnect, and refuse further calls.
 
-        Messages that are not sent by then fail, and so does every result that is still awaited,
-        with :class:`bridgetask.errors.ClientClosed` or :class:`bridgetask.errors.Unconfirmed`. A
-        warning in the log says how many.
+        Takes ``close_timeout`` seconds at most. Messages that are not sent by then fail, and so do
+        all results that are still awaited, with :class:`bridgetask.errors.ClientClosed` or
+        :class:`bridgetask.errors.Unconfirmed`. A warning in the log says how many. Cancelling this
+        disconnects at once.
 
         :raises WrongEventLoop: the client belongs to another event loop that still runs.
         """
@@ -327,5 +335,5 @@ class Client(FormerNames):
 
 
 def calls_of(client: Client) -> Calls:
-    """Return the calls of a client, for front ends on top of it; see :class:`Calls`."""
+    """Return the internal interface of a client, for front ends that build on it."""
     return client._calls

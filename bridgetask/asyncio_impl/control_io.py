@@ -54,7 +54,7 @@ async def _ask(session: Session, command: Command) -> list[dict[str, Any]] | Non
 
 
 def _resolve_revoked(session: Session, command: Command) -> None:
-    """Resolve results that are awaited here: a worker reports nothing before the task's turn."""
+    """Resolve results that are awaited here; a worker reports nothing before the task's turn."""
     for outcome in _revoked(session, command):
         running = outcome.update is not None and outcome.update.state == STARTED
         if outcome.final is None and (command.arguments.get("terminate") or not running):

@@ -34,16 +34,16 @@ class Events(AsyncIterator[dict[str, Any]]):
         async for event in client.events():
             print(event["type"], event.get("uuid"))
 
-        # Captures from here on, whatever is read when.
+        # Captures from here on, whenever the events are read.
         async with client.events(["task-succeeded", "task-failed"]) as events:
             await client.control.enable_events()
             async for event in events:
                 print(events.state.tasks[event["uuid"]].info())
 
-    Made by :meth:`bridgetask.Client.events`. Leaving the block or the loop, or dropping this, ends
-    the capture and deletes its queue. Cancelling an iteration harms nothing, and it can be
-    continued. Where the connection is lost, it is opened again; what workers send meanwhile is
-    missed, which is logged as a warning.
+    Made by :meth:`bridgetask.Client.events`. The capture ends, and its queue is deleted, when the
+    block or the loop is left or this is dropped. Cancelling an iteration harms nothing, and it can
+    be continued. A lost connection is opened again; events that workers send meanwhile are missed,
+    which is logged as a warning.
 
     Follows ``celery.events.receiver.EventReceiver``.
     """
@@ -58,19 +58,21 @@ class Events(AsyncIterator[dict[str, Any]]):
 
     @property
     def dropped(self) -> int:
-        """How many events were dropped, the oldest first, as nobody took them in time."""
+        """How many events were dropped, the oldest first, since too many waited to be read."""
         return self._stream.dropped
 
     @property
     def interruptions(self) -> int:
-        """How often the capture was interrupted. Events that were sent meanwhile are missed."""
+        """How often the connection was lost. Events that were sent meanwhile are missed."""
         return self._stream.interruptions
 
     async def start(self) -> None:
         """Return once no event is missed any more. Iterating does that by itself.
 
+        If this is cancelled, it can be called again.
+
         :raises BrokerUnreachable: no broker could be connected to within ``send_timeout``.
-        :raises Refused: the broker said no.
+        :raises Refused: the broker refused to connect, or to declare the queue.
         """
         await self._stream.start()
 
@@ -91,7 +93,7 @@ class Events(AsyncIterator[dict[str, Any]]):
         await self.aclose()
 
     def __anext__(self) -> Coroutine[Any, Any, dict[str, Any]]:
-        # No coroutine of this object's own: the traceback of a cancelled one would hold it.
+        # A coroutine of this object's own would hold it, by the traceback of a cancelled one.
         return self._stream.next()
 
     def __del__(self) -> None:
@@ -132,12 +134,12 @@ def capture_events(
 
 
 def close_soon(events: Events) -> None:
-    """End a capture from a place that can't wait for it, in any thread."""
+    """End a capture without waiting for that. Any thread may call this."""
     events._stream.close_soon()
 
 
 class _Stream:
-    """Captures for an :class:`Events`, and does not hold it: that may be dropped at any time."""
+    """Captures for an :class:`Events`, and does not refer to it, so that it may be dropped."""
 
     def __init__(
         self,
@@ -182,7 +184,7 @@ class _Stream:
             subscription = self._subscription
             await self._session.start(subscription)
             if subscription is self._subscription:  # else this was closed meanwhile
-                self._started = True  # from now on it sees to it by itself
+                self._started = True  # from now on the subscription starts itself again
 
     async def next(self) -> dict[str, Any]:
         while not self._buffer:
@@ -212,7 +214,7 @@ class _Stream:
                 await self._session.unsubscribe(subscription)
 
     def close_soon(self) -> None:
-        """Close where nobody can wait for it, in whatever thread that is."""
+        """Close without waiting for that. Any thread may call this."""
         if self._session is None or self._closed or self._error is not None:
             return
         with suppress(RuntimeError):  # the loop was closed in this moment
@@ -221,7 +223,7 @@ class _Stream:
     def _start_closing(self) -> None:
         self._closing = asyncio.get_running_loop().create_task(self.close())
 
-    # What the transport tells:
+    # Called by the transport; see EventListener:
 
     def push(self, event: dict[str, Any]) -> None:
         if self._types is not None and event["type"] not in self._types:
@@ -255,5 +257,5 @@ class _Stream:
     async def _wake_workers(self, wake: Callable[[], Awaitable[object]]) -> None:
         try:
             await wake()
-        except BridgetaskError as error:  # they will tell of themselves sooner or later
+        except BridgetaskError as error:  # they send a heartbeat now and then by themselves
             logger.debug("Could not wake the workers: %s", error)

@@ -19,7 +19,7 @@ __all__ = ["Lookup"]
 
 @dataclass(slots=True)
 class Lookup:
-    """Makes the handles of calls that this client did not make, or whose handles were dropped."""
+    """Makes handles of calls that were made elsewhere, or here, and their handles dropped."""
 
     caller: Caller
     session: Session

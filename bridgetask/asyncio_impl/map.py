@@ -1,4 +1,4 @@
-"""Many calls of one task, with a bounded number of them in flight."""
+"""Calls a task with each item of an iterable, with a bounded number of calls in flight."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def map_calls(
 
 
 class _InFlight:
-    """The calls whose values have not been asked for yet."""
+    """The calls whose values were not yielded yet."""
 
     def __init__(self, ordered: bool) -> None:
         self._ordered = ordered
@@ -73,7 +73,7 @@ class _InFlight:
         self._news.complete()
 
     async def next(self) -> Handle:
-        """Return the call to ask for its value next: the first one, or the first that ended."""
+        """Return the call whose value is to be yielded next: the first, or the first to end."""
         if self._ordered:
             return self.calls.popleft()
         while not self._ended:

@@ -49,9 +49,9 @@ class ClientOptions:
 
 
 def checked_on_cancel(value: Any) -> OnCancel:
-    """Return an ``on_cancel`` that can be used.
+    """Return ``value`` if it is an ``on_cancel``.
 
-    :raises InvalidOption: it can't.
+    :raises InvalidOption: it is something else.
     """
     if value not in (None, "revoke", "terminate"):
         raise InvalidOption("on_cancel", f"must be None, 'revoke' or 'terminate', not {value!r}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sessions"]
 
-#: Those of this process.
+#: The sessions of all clients of this process.
 _all: weakref.WeakSet[Sessions] = weakref.WeakSet()
 
 
@@ -41,7 +41,9 @@ class Sessions:
     A session belongs to an event loop and a process. Once the loop is closed or the process
     forked, the next use makes another session. A codec belongs to a process.
 
-    Collecting this aborts the session: see :class:`bridgetask.asyncio_impl.handle.Caller`.
+    When this is collected as garbage, the session is aborted. Handles refer to it, so not before
+    they are dropped, too. The client and this refer to each other, so that takes some time: a task
+    that was called last before the loop ends is still sent.
 
     :param plug: reads the app's configuration.
     """
@@ -49,15 +51,15 @@ class Sessions:
     def __init__(self, app: Celery, options: ClientOptions, plug: Callable[[], Plugs]) -> None:
         self.app: Celery = app
         self.options: ClientOptions = options
-        #: Whether no session will be made any more. Set it to refuse all further calls.
+        #: Whether the client was closed. Set it where there is no session to close.
         self.closed: bool = False
         #: The session that was made last, or None.
         self.current: Session | None = None
         self._plug = plug
         self._configured: tuple[Plugs, Codec]
-        self._process = 0  # the one that was configured in: none yet
-        #: Held while the codec or the session is made, or taken away: with Twisted, the reactor's
-        #: thread and the loop's may both be the first to need them.
+        self._process = 0  # the one that read the configuration: none yet
+        #: Held while the codec or the session is made or removed. With Twisted, the reactor's
+        #: thread and the loop's thread may both be the first to need them.
         self._making = threading.RLock()
         _all.add(self)
 
@@ -102,7 +104,9 @@ class Sessions:
         return session
 
     def on(self, loop: asyncio.AbstractEventLoop) -> Session:
-        """Return the session, after making one on ``loop`` where there is none. From any thread.
+        """Return the session. Where there is none, make one that belongs to ``loop``.
+
+        Any thread may call this.
 
         :raises ClientClosed: the client was closed.
         """
@@ -131,7 +135,7 @@ class Sessions:
         )
 
     def check_open(self) -> None:
-        """Refuse to go on where the client was closed.
+        """Raise an error if the client was closed.
 
         :raises ClientClosed: it was.
         """

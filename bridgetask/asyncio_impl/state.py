@@ -35,8 +35,8 @@ class State(ABC):
         """Return whether it raised an exception."""
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, State):
-            return type(other) is type(self) and other.id == self.id
+        if isinstance(other, type(self)):
+            return other.id == self.id
         return self.id == other if isinstance(other, str) else NotImplemented
 
     def __hash__(self) -> int:
@@ -65,7 +65,7 @@ class TaskState(State):
 
     @property
     def state(self) -> str:
-        """The state that was reported last, by Celery's names; ``PENDING`` before any."""
+        """The state that was reported last, named as in Celery; ``PENDING`` before any."""
         update = self._outcome.update
         return update.state if update is not None else PENDING
 
@@ -90,7 +90,7 @@ class TaskState(State):
 
     @property
     def name(self) -> str | None:
-        """The task's name; for one that was sent elsewhere only with ``result_extended``."""
+        """The task's name. Of a task that was sent elsewhere, only with ``result_extended``."""
         return self._name or self._meta("name")
 
     @property
@@ -123,7 +123,7 @@ class TaskState(State):
 
     @property
     def date_done(self) -> datetime | None:
-        """When the task ended, in UTC, where the backend keeps that, or None."""
+        """The time when the task ended, in UTC; None where the backend does not keep that."""
         date = self._meta("date_done")
         return datetime.fromisoformat(date) if isinstance(date, str) else date
 

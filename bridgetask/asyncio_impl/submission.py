@@ -22,7 +22,7 @@ from .session import Session
 
 __all__ = ["Submission", "submission_of"]
 
-#: Messages, and the tasks among them whose results come here.
+#: Messages, and the ids of the tasks among them whose results come here.
 _Batch: TypeAlias = tuple[list[tuple[OutgoingMessage, Completion]], list[str]]
 
 #: How many members of a large group are called in one turn of the event loop.
@@ -40,7 +40,7 @@ def submission_of(
 ) -> Submission:
     """Return the submission of a recorded call.
 
-    :param recorder: the recorder of the call.
+    :param recorder: the recorder that recorded it.
     :param on_cancel: what cancelling the last waiter does.
     :raises InvalidOption: the call wants a result, and the result backend is not supported.
     :raises Overloaded: too many messages wait to be sent already.
@@ -50,10 +50,7 @@ def submission_of(
 
 
 class Submission:
-    """One recorded call, from its handle to its last message.
-
-    Making it checks the call; :meth:`start` sends it.
-    """
+    """Makes the handles of one recorded call, and sends its messages once it is started."""
 
     def __init__(
         self,
@@ -79,14 +76,14 @@ class Submission:
         session.backlog.add(delivery for _, delivery in self._outgoing)
 
     def start(self) -> None:
-        """Send what is recorded so far. Runs on the event loop."""
+        """Send the messages recorded so far. Runs on the session's event loop."""
         self._session.pending.expects_links = self._recorder.links_used
         self._flush()
 
     # The messages.
 
     def _take(self, messages: list[OutgoingMessage]) -> None:
-        """Take messages, for those handles that are made next."""
+        """Make deliveries of messages, for the handles that are made next."""
         self._messages.clear()
         self._deliveries.clear()
         for message in messages:
@@ -119,8 +116,8 @@ class Submission:
     def _handle(self, result: Any, carrier: Delivery | None = None) -> Handle:
         """Return the handle for a result of Celery's, with those of its parents and members.
 
-        :param carrier: the message before the task, for a task that a worker will send: it can't
-            be sent where that message can't.
+        :param carrier: the message before this one. A worker sends the tasks that have no message
+            here; so they fail with the message before them.
         """
         handle: Handle | None = None
         for each in _line(result):
@@ -144,7 +141,7 @@ class Submission:
         return f"{self._call.name}[{result.id}]"
 
     def _close(self, members: Members, result: Any) -> None:
-        """Take note that these are all members of a group, unless others are called later."""
+        """Take note that no members follow, unless they are called later."""
         members.close()
 
     def _single(self, result: Any, parent: Handle | None, delivery: Delivery) -> AsyncResult[Any]:
@@ -161,7 +158,7 @@ class Submission:
         outcome.stamps = message.stamps if message is not None else {}
         if is_eager_result(result):
             update = from_eager_result(result)
-            ignored = not update.final  # by Ignore or Reject; what is ignored otherwise is here
+            ignored = not update.final  # the task raised Ignore or Reject
             delivery.complete()
             outcome.apply(update)
             outcome.complete()
@@ -193,33 +190,33 @@ def _line(result: Any) -> list[Any]:
 
 
 class _GrowingSubmission(Submission):
-    """A call of a large group, whose members are called step by step."""
+    """The call of a large group: its members are called step by step."""
 
     def __init__(self, *args: Any) -> None:
         self._under_way: deque[Completion] = deque()
         self._stepping = threading.Lock()
         #: The thread that takes a step.
         self._stepper: int | None = None
-        #: Whether there are no more steps, though the group may be yet to learn of that.
+        #: Whether there are no more steps. The members are closed a little later, on the loop.
         self._over = False
         #: The members of the group, which is the handle itself or a chord's header.
         self._growing: Members | None = None
         super().__init__(*args)
-        #: What is to be sent, each with its handles. Any thread may add to it.
+        #: The messages to send, step by step. Any thread may add to it.
         self._batches: deque[_Batch] = deque([self._batch()])
 
     def start(self) -> None:
-        """Send what is recorded so far, and begin to call the rest. Runs on the event loop."""
+        """Send the messages recorded so far, and begin to call the members that are left."""
         super().start()
         self._session.run(self._send_rest())
 
     def finish(self) -> None:
-        """Call what is left at once, however long that takes.
+        """Call the members that are left at once, however long that takes.
 
         :raises Exception: whatever Celery raises for a member that can't be sent.
         """
         if self._stepper == threading.get_ident():
-            return  # what makes the members asks for them: it has those that there are
+            return  # the code that makes the members asks for them: it gets those so far
         more = True
         while more:
             try:
@@ -255,7 +252,7 @@ class _GrowingSubmission(Submission):
             self._flush()
 
     async def _wait_for_those_under_way(self) -> None:
-        """Return once so few messages are under way that more members may be called."""
+        """Return once few enough messages are under way to call more members."""
         while len(self._under_way) > (0 if self._call.slow else _AHEAD):
             oldest = self._under_way.popleft()
             settled = Completion()
@@ -294,12 +291,12 @@ class _GrowingSubmission(Submission):
         return bool(results)
 
     def _close_group(self, error: BaseException | None) -> None:
-        """Let the group have no more members, on the loop: that is where others wait for it."""
+        """Take note that no members follow. Done on the loop, since coroutines wait for it."""
         assert self._growing is not None
         self._over = True
-        in_our_words = error is None or isinstance(error, BridgetaskError)
-        if not in_our_words and self._call.growing is not self._call.result:
-            # A chord's body fails with this, as the result of a call that was accepted.
+        is_header = self._call.growing is not self._call.result
+        if is_header and error is not None and not isinstance(error, BridgetaskError):
+            # The call was accepted, so its result fails: that of the chord's body.
             failed = NotSent(f"a task of the header can't be sent: {error!r}")
             failed.__cause__ = error
             error = failed
