@@ -23,9 +23,10 @@ from ..errors import (
     Unconfirmed,
 )
 from ..retry import RetryPolicy
+from ..transports.amqp.channel import PublishingChannel as Publisher
 from ..transports.amqp.connection import AmqpConnection
 from ..transports.amqp.errors import ConnectionLost, about
-from ..transports.amqp.plain import Publisher, Sending
+from ..transports.amqp.plain import Sending
 from ..wire.message import Declaration, OutgoingMessage
 from .completion import Completion
 from .deadlines import Deadlines
