@@ -14,31 +14,23 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-import aio_pika
 import aiormq
 import aiormq.abc
 import aiormq.exceptions
-import pamqp.commands
-import pamqp.exceptions
-import pamqp.frame
-from yarl import URL
 
 from ...errors import BrokerUnreachable, ClientClosed, NotSent, Refused
 from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
+from .aiopika import AioPikaConnection
 from .channel import ConsumingChannel, OnMessage, PublishingChannel
 from .direct import DirectConsumer, DirectPublisher
 from .errors import ConnectionLost, translating
 from .plain import OnSettled, PlainConsumer, PlainPublisher
 from .reader import FrameReader
-from .socket import SocketFactory
 
 __all__ = ["AmqpConnection"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-#: A frame's size has 32 bits.
-_ANY_SIZE = 2**32
 
 
 class AmqpConnection:
@@ -55,7 +47,7 @@ class AmqpConnection:
         self._name = f"bridgetask {purpose} {socket.gethostname()}:{os.getpid()}"
         self._servers = settings.cycle()
         self._server = next(self._servers)
-        self._connection: _Connection | None = None
+        self._connection: AioPikaConnection | None = None
         self._opening = asyncio.Lock()
         self._retired = False
         self._declaring: aiormq.Channel | None = None
@@ -255,9 +247,9 @@ class AmqpConnection:
         if connection is not None:
             connection.abort()
 
-    async def _connect(self, server: Server) -> _Connection:
+    async def _connect(self, server: Server) -> AioPikaConnection:
         try:
-            connection = _Connection(server, self._name)
+            connection = AioPikaConnection(server, self._name)
         except Exception as error:  # the app's own code may provide the password
             raise BrokerUnreachable(
                 f"can't connect to {server}: {type(error).__name__} while asking for the password"
@@ -298,89 +290,3 @@ async def _declare(channel: aiormq.abc.AbstractChannel, declaration: Declaration
         await channel.queue_bind(name, **arguments)
     else:
         await channel.exchange_bind(name, **arguments)
-
-
-class _Connection(aio_pika.Connection):
-    """aio-pika's connection over a socket that we open, and can drop."""
-
-    def __init__(self, server: Server, name: str) -> None:
-        password = server.password() if callable(server.password) else server.password
-        url = URL.build(
-            scheme="amqp" if server.tls is None else "amqps",
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=password,
-            path="/" + server.virtual_host,
-            query={
-                "heartbeat": str(server.heartbeat),
-                "auth": server.login_method.lower(),
-                "name": name,
-            },
-        )
-        super().__init__(url, client_properties=dict(server.client_properties))
-        self._sockets = SocketFactory(server)
-        self.kwargs["transport_factory"] = self._sockets
-
-    async def connect(self, timeout: float | None = None) -> None:
-        """Connect, agree on the size of frames, and watch for silence from then on."""
-        await super().connect(timeout)
-        reader, _ = self.streams
-        assert self.transport is not None
-        connection = self.transport.connection
-        assert isinstance(connection, aiormq.Connection)
-        reader.splitter.largest_frame = connection.connection_tune.frame_max or _ANY_SIZE
-        self._sockets.watch()
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether ``connection.blocked`` came, and ``connection.unblocked`` has not come since."""
-        if self.transport is None:
-            return False
-        # aiormq tells only by a coroutine, which ends in its first step if it need not wait.
-        ready = self.transport.connection.ready()
-        try:
-            ready.send(None)
-        except StopIteration:
-            return False
-        ready.close()
-        return True
-
-    async def unblocked(self) -> None:
-        """Return once ``connection.unblocked`` comes, or the connection is lost."""
-        assert self.transport is not None
-        ready = asyncio.ensure_future(self.transport.connection.ready())
-        closing = self.transport.connection.closing
-        try:
-            await asyncio.wait({ready, closing}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-            closing.cancel()
-
-    def refusal(self) -> Exception | None:
-        """Return the error of the broker's ``connection.close``, if that came last.
-
-        aiormq expects ``connection.open-ok``, and its error does not say what came instead.
-        """
-        reader = self._sockets.reader
-        if reader is None:
-            return None
-        with suppress(pamqp.exceptions.PAMQPException):
-            _, _, frame = pamqp.frame.unmarshal(reader.last_data)
-            if isinstance(frame, pamqp.commands.Connection.Close):
-                return aiormq.exceptions.ConnectionClosed(frame.reply_code, frame.reply_text)
-        return None
-
-    @property
-    def streams(self) -> tuple[FrameReader, asyncio.StreamWriter]:
-        """The streams that aiormq reads from and writes to, once it is connected."""
-        reader, writer = self._sockets.reader, self._sockets.writer
-        assert reader is not None
-        assert writer is not None
-        return reader, writer
-
-    def abort(self) -> None:
-        self._sockets.abort()
-
-    def __del__(self) -> None:
-        """Keep aio-pika from closing it in a task, on whatever event loop runs by then."""
