@@ -107,6 +107,7 @@ def test_an_iteration_that_is_left_off_goes_on_behind_the_last_frame(
             found.append((kind, channel, data[begin:end]))
             if taken == takes[turn % len(takes)]:
                 break
+        assert len(encoded(found)) + splitter.unread == min((turn + 1) * size, len(stream))
     assert found + read(splitter) == sent
 
 
