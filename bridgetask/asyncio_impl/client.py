@@ -11,7 +11,6 @@ import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Collection,
     Iterable,
     Mapping,
@@ -22,10 +21,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
 
 from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
-from ..settings import Settings
-from ..transports.plugs import configured_transports, preload
+from ..transports.plugs import Plugs, preload
 from ..wire.app_view import app_itself
-from ..wire.codec import Wire
+from ..wire.codec import Codec
 from ..wire.compression import DEFAULT_LIMIT
 from ..wire.recorder import RecordedCall
 from .control import Control
@@ -34,7 +32,7 @@ from .group import GroupResult
 from .lookup import handle_by_id, handle_of_tree, stored_group
 from .map import map_calls
 from .result import AnyResult, AsyncResult, OnCancel
-from .session import Connect, Session
+from .session import Session
 from .submission import submission_of
 
 if TYPE_CHECKING:
@@ -124,8 +122,8 @@ class Client:
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
         self._max_result_size = _checked_size(max_result_size)
-        self._built_wire: Wire
-        self._process = 0  # the one whose wire it is: none yet
+        self._built: tuple[Plugs, Codec]
+        self._process = 0  # the one that those were built in: none yet
         self._session: Session | None = None
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
@@ -135,9 +133,9 @@ class Client:
         _clients.add(self)
         preload(self.app)
 
-    #: Reads the configuration, and makes the transports; ``bridgetask.testing`` has others.
-    _read_settings: Callable[..., Settings] = staticmethod(Settings.from_app)
-    _connect: Connect = staticmethod(configured_transports)
+    def _plug(self) -> Plugs:
+        """Read the configuration; ``bridgetask.testing`` has other plugs."""
+        return Plugs.of(self.app, heartbeat=self._heartbeat)
 
     # Calling tasks.
 
@@ -166,7 +164,7 @@ class Client:
         """
         session = self._running_session()
         on_cancel = self._pop_on_cancel(options)
-        call = self._wire.recorder.send_task(name, args, kwargs, options)
+        call = self._codec.recorder.send_task(name, args, kwargs, options)
         handle: AsyncResult[Any] = self._submit(session, call, on_cancel)
         return handle
 
@@ -219,7 +217,7 @@ class Client:
         """
         session = self._running_session()
         on_cancel = self._pop_on_cancel(options)
-        call = self._wire.recorder.apply_async(task, args, kwargs, options)
+        call = self._codec.recorder.apply_async(task, args, kwargs, options)
         return self._submit(session, call, on_cancel)
 
     def map(
@@ -382,30 +380,31 @@ class Client:
 
     # Within.
 
-    @property
-    def _wire(self) -> Wire:
-        """What builds messages: made at the first call, since the app may be configured late.
+    def _configured(self) -> tuple[Plugs, Codec]:
+        """Return what carries messages and what builds them.
 
-        A forked process makes one of its own, so that results come to the one that sent the task.
+        They are made at the first call, since the app may be configured late. A forked process
+        makes its own, so that results come to the one that sent the task.
         """
         if self._process == os.getpid():
-            return self._built_wire
+            return self._built
         with self._making:
-            if self._process != os.getpid():  # else another thread has made it meanwhile
-                self._built_wire = Wire.of(
-                    self.app,
-                    f"bridgetask.results.{uuid4()}",
-                    read_settings=self._read_settings,
-                    heartbeat=self._heartbeat,
-                    max_in_flight=self._max_in_flight,
-                    max_result_size=self._max_result_size,
+            if self._process != os.getpid():  # else another thread has made them meanwhile
+                plugs = self._plug()
+                codec = plugs.codec(
+                    f"bridgetask.results.{uuid4()}", max_result_size=self._max_result_size
                 )
-                self._process = os.getpid()  # last: it vouches for the wire
-            return self._built_wire
+                self._built = plugs, codec
+                self._process = os.getpid()  # last: it vouches for them
+            return self._built
+
+    @property
+    def _codec(self) -> Codec:
+        return self._configured()[1]
 
     @property
     def _reply_to(self) -> str:
-        return self._wire.recorder.reply_to
+        return self._codec.recorder.reply_to
 
     def _running_session(self) -> Session:
         """Return the session of the event loop that runs."""
@@ -428,10 +427,10 @@ class Client:
             session = self._session  # another thread may have made it meanwhile
             if session is None or not session.usable:
                 session = self._session = Session(
-                    self._wire,
+                    *self._configured(),
                     loop,
-                    self._connect,
                     send_timeout=self._send_timeout,
+                    max_in_flight=self._max_in_flight,
                     max_queued=self._max_queued,
                 )
             return session

@@ -321,4 +321,4 @@ class Control:
 
     async def _run(self, call: Callable[[Any], Any]) -> Any:
         session = self._client._running_session()
-        return await run_commands(session, self._client._wire.mailbox.converse(call))
+        return await run_commands(session, self._client._codec.mailbox.converse(call))

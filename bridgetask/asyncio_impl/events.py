@@ -17,7 +17,7 @@ from ..wire.events import EventCapture
 if TYPE_CHECKING:
     from celery.events.state import State
 
-    from ..core.protocols import Subscription
+    from ..core.receiving import Subscription
     from .client import Client
     from .session import Session
 

@@ -236,7 +236,7 @@ class GroupResult:
     async def _write(self, write: Callable[[Any], object]) -> None:
         self._session.check_loop()
         store = self._session.group_store(self.id)
-        await store.write(self._client._wire.recorder.record_writes(write))
+        await store.write(self._client._codec.recorder.record_writes(write))
 
     def _extend(self, members: Sequence[AnyResult]) -> None:
         """Add members that were called."""

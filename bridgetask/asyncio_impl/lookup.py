@@ -29,10 +29,10 @@ def handle_by_id(
     :param called_by_task: whether another task of this client called it.
     """
     outcome = session.pending.register(task_id)
-    results = client._wire.settings.results
-    no_result = results.unavailable
-    linked = called_by_task and client._wire.recorder.links_used
-    if outcome.delivery is None and not linked and not results.stored:
+    backend = session.backend
+    no_result = backend.unavailable
+    linked = called_by_task and client._codec.recorder.links_used
+    if outcome.delivery is None and not linked and not backend.capabilities.stores:
         no_result = no_result or "rpc:// delivers results only to the client that sent the task"
     return AsyncResult(
         client, session, outcome, parent=parent, delivery=outcome.delivery, no_result=no_result
@@ -58,11 +58,11 @@ def handle_of_tree(client: Client, session: Session, encoded: Any) -> AnyResult:
 async def stored_group(client: Client, session: Session, group_id: str) -> GroupResult:
     """Return the handle of a group that was saved; see :meth:`bridgetask.Client.group_result`."""
     store = session.group_store(group_id)
-    wire = client._wire
-    stored = await store.read(wire.recorder.backend.get_key_for_group(group_id))
+    codec = client._codec
+    stored = await store.read(codec.recorder.backend.get_key_for_group(group_id))
     if stored is None:
         raise ResultUnavailable(f"no group {group_id} is stored", task_id=group_id)
-    group = handle_of_tree(client, session, wire.decoder.decode_group(stored, group_id))
+    group = handle_of_tree(client, session, codec.decoder.decode_group(stored, group_id))
     if not isinstance(group, GroupResult):
         raise ResultUndecodable("what is stored is no group", task_id=group_id)
     return group

@@ -55,7 +55,7 @@ class Submission:
         self._session = session
         self._call = call
         self._on_cancel = on_cancel
-        self._recorder = client._wire.recorder
+        self._recorder = client._codec.recorder
         self._messages: dict[str, OutgoingMessage] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._outgoing: list[tuple[OutgoingMessage, Completion]] = []
@@ -132,13 +132,13 @@ class Submission:
         group._close(None)
 
     def _single(self, result: Any, parent: Any, carrier: Delivery | None) -> AsyncResult[Any]:
-        call, settings = self._call, self._client._wire.settings.results
+        call, backend = self._call, self._session.backend
         message = self._messages.get(result.id)
         ignored = self._recorder.ignores_result(call, result, message)
-        no_result = settings.unavailable
-        if not ignored and not settings.supported:
+        no_result = backend.unavailable
+        if not ignored and backend.refuses_calls:
             raise InvalidOption("result_backend", str(no_result))
-        if call.reply_elsewhere and not settings.stored:
+        if call.reply_elsewhere and backend.capabilities.uses_reply_to:
             no_result = "its reply_to is another address than this client's"
         outcome = self._session.pending.begin(result.id)
         delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")

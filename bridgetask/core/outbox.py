@@ -1,4 +1,4 @@
-"""Publishing to RabbitMQ: in order, pipelined, confirmed, and retried as Celery's policy says."""
+"""The messages that a session sends: their order, deadlines and retries, whatever the broker is."""
 
 from __future__ import annotations
 
@@ -17,53 +17,46 @@ from ..errors import (
     ClientClosed,
     InvalidOption,
     NotSent,
-    Refused,
     SendError,
     SendTimeout,
     Unconfirmed,
 )
 from ..retry import RetryPolicy
-from ..transports.amqp.channel import PublishingChannel as Publisher
-from ..transports.amqp.connection import AmqpConnection
-from ..transports.amqp.errors import ConnectionLost, about
-from ..transports.amqp.plain import Sending
-from ..wire.message import Declaration, OutgoingMessage
+from ..wire.message import OutgoingMessage
 from .completion import Completion
 from .deadlines import Deadlines
-from .protocols import Receiver, ResultStore
+from .preparation import Preparation
+from .publishing import ClosedOver, ConnectionLost, Publisher, Sending, error_of
+from .receiving import Receiver, ResultStore
 
-__all__ = ["AmqpSender"]
+__all__ = ["Outbox"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How many sets of declarations are remembered as made.
-_REMEMBERED = 1024
 
+class Outbox:
+    """Hands messages to a publisher, in the order of :meth:`send`, and settles each of them once.
 
-class AmqpSender:
-    """Publishes messages over one connection and one channel with confirms.
+    A message that is lost with its connection is published again, before those that came after it,
+    as its retry policy says; otherwise its outcome is reported as unknown.
 
-    Messages go out in the order of :meth:`send`. One that is lost with its connection goes out
-    again, before those that came after it, or its outcome is reported as unknown.
-
-    What can go at once goes in the next turn of the event loop, with all else that can. As soon as
-    one message must wait for something, such as a connection or a declaration, a task takes over
-    until nothing has to be waited for.
+    What can be published at once is published in the next turn of the event loop, with all else
+    that can. As soon as one message must wait for something, such as a connection or a declaration,
+    a task takes over until nothing has to be waited for.
 
     :param store: where what a message requires is written before it goes, if anything does.
-    :param max_in_flight: how many messages may be on their way without a confirm.
+    :param max_in_flight: how many messages may be published without an answer.
     """
 
     def __init__(
         self,
-        connection: AmqpConnection,
+        publisher: Publisher,
         store: ResultStore | None,
         loop: asyncio.AbstractEventLoop,
         *,
         max_in_flight: int,
     ) -> None:
-        self._connection = connection
-        self._store = store
+        self._publisher = publisher
         self._loop = loop
         self._max_in_flight = max_in_flight
         self._numbers = count()
@@ -71,22 +64,23 @@ class AmqpSender:
         self._in_flight: set[Sending] = set()
         #: Messages that wait for the result backend to come back.
         self._aside: set[Sending] = set()
-        #: What was prepared last, and the last message that it was prepared for.
-        self._prepared: tuple[Receiver | None, int] = None, -1
+        self._preparation = Preparation(publisher, store)
         self._settled = asyncio.Event()
         self._deadlines = Deadlines(loop, self._expire, self._in_flight)
         self._turn: asyncio.Handle | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._publisher: Publisher | None = None
-        self._opening = asyncio.Lock()
-        #: What is known to exist on the connection: tuples of declarations by their ids.
-        self._declared: dict[int, tuple[Declaration, ...]] = {}
-        self._known_exchanges: set[str] = {""}
         self._closed = False
+        publisher.start(self._answered)
 
     @property
     def queued(self) -> int:
+        """How many messages have not been settled."""
         return sum(not each.delivery.done for each in self._unsettled())
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages were published, and not answered."""
+        return len(self._in_flight)
 
     def _unsettled(self) -> list[Sending]:
         return [*self._queue, *self._aside, *self._in_flight]
@@ -98,6 +92,14 @@ class AmqpSender:
         deadline: float,
         receiver: Receiver | None = None,
     ) -> None:
+        """Take a message, to be sent as soon as that can be done.
+
+        :param delivery: completed when the broker has the message, or failed with a
+            :class:`bridgetask.errors.SendError`.
+        :param deadline: the loop's time by which it must have been settled.
+        :param receiver: what will be answered. It is prepared before the message goes; what that
+            raises counts as a failed attempt.
+        """
         if self._closed:  # in another thread, while this message was built
             delivery.complete(ClientClosed("the client was closed"))
             return
@@ -109,44 +111,48 @@ class AmqpSender:
         self._schedule()
 
     async def connect(self) -> None:
-        await self._open_channel()
+        """Connect now. Raises what a message would have failed with."""
+        await self._publisher.connect()
 
     async def drain(self) -> None:
+        """Return when every message that was taken has been settled."""
         for sending in self._unsettled():
             sending.delivery.then(self._settled.set)  # its result may come before its confirm
         while self.queued:
             await self._something_settled()
 
     async def close(self) -> None:
+        """Disconnect. Messages that are not settled fail."""
         self._abandon()
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait([self._pump])
-        await self._connection.close()
+        await self._publisher.close()
 
     def abort(self) -> None:
+        """Drop the connection on the spot, with no goodbye. Messages that are not settled fail."""
         self._abandon()
         if self._pump is not None:
             self._pump.cancel()
-        self._connection.abort()
+        self._publisher.abort()
 
-    # Turns: what goes out at once.
+    # Turns: what is published at once.
 
     def _schedule(self) -> None:
         """See to it that the queue is looked at, unless that is about to happen."""
         if self._turn is None and self._pump is None and not self._closed:
-            self._turn = self._loop.call_soon(self._send_at_once)
+            self._turn = self._loop.call_soon(self._publish_at_once)
 
-    def _send_at_once(self) -> None:
+    def _publish_at_once(self) -> None:
         self._turn = None
-        publisher = self._publisher if not self._connection.is_blocked else None
-        left = publisher.per_turn if publisher is not None else 0
+        publisher = self._publisher
+        left, blocked = publisher.per_turn, publisher.blocked is not None
         while self._queue:
             sending = self._queue[0]
             if sending.delivery.done:
                 self._queue.popleft()
-            elif publisher is None or not self._is_prepared(sending) or not sending.small:
-                self._pump = self._loop.create_task(self._run(), name="bridgetask sender")
+            elif blocked or not self._is_small(sending) or not self._preparation.is_done(sending):
+                self._pump = self._loop.create_task(self._run(), name="bridgetask outbox")
                 break
             elif len(self._in_flight) >= self._max_in_flight:
                 break
@@ -155,35 +161,19 @@ class AmqpSender:
                 break
             else:
                 left -= 1
-                self._publish(publisher, self._queue.popleft())
-        if publisher is not None:
-            publisher.flush()
+                self._publish(self._queue.popleft())
+        publisher.flush()
 
-    def _is_prepared(self, sending: Sending) -> bool:
-        """Tell whether all that must precede a message has been done."""
-        message = sending.message
-        return (
-            self._publisher is not None
-            and not self._publisher.is_closed
-            and not message.requires
-            and self._can_be_answered(sending)
-            and self._declared.get(id(message.declarations)) is message.declarations
-            and message.exchange in self._known_exchanges
-        )
+    def _is_small(self, sending: Sending) -> bool:
+        """Tell whether a message can be published with others in one turn."""
+        return not sending.alone and len(sending.message.body) < self._publisher.large
 
-    def _can_be_answered(self, sending: Sending) -> bool:
-        receiver = sending.receiver
-        if receiver is None or receiver.ready:
-            return True
-        prepared, newest = self._prepared
-        return receiver is prepared and sending.number <= newest
-
-    def _publish(self, publisher: Publisher, sending: Sending) -> None:
+    def _publish(self, sending: Sending) -> None:
         sending.unanswered += 1
         sending.delivery.left = True
         self._in_flight.add(sending)
         try:
-            publisher.publish(sending)
+            self._publisher.publish(sending)
         except InvalidOption as error:
             self._answered(sending, error)
         except Exception as error:  # whatever it is, it may not take others with it
@@ -199,29 +189,25 @@ class AmqpSender:
                 if sending.delivery.done:
                     self._queue.popleft()
                 elif (
-                    sending.small and not self._connection.is_blocked and self._is_prepared(sending)
+                    self._publisher.blocked is None
+                    and self._is_small(sending)
+                    and self._preparation.is_done(sending)
                 ):
                     break
                 elif await self._prepare(sending):
-                    await self._send_in_time(sending)
+                    await self._publish_in_time(sending)
         finally:
             self._pump = None
             self._schedule()
 
     async def _prepare(self, sending: Sending) -> bool:
         """Do all that must precede a message; return whether that succeeded, and still holds."""
-        message = sending.message
-        stood = self._connection.is_open
+        stood = self._publisher.is_open
         try:
-            await self._prepare_receiver(sending)
-            await self._open_channel()
-            await self._connection.unblocked()
-            for declaration in message.declarations:
-                await self._connection.declare(declaration)
-            await self._check_exchange(message)
+            await self._preparation.make(sending, self._queue[-1].number)
         except BrokerUnreachable as error:
-            # That it was lost counts for those that were on their way, and for nobody else.
-            if not stood or self._connection.is_open:
+            # A lost connection counts for those that were on their way, and for nobody else.
+            if not stood or self._publisher.is_open:
                 await self._back_off(sending, error)
             return False
         except BackendUnreachable as error:
@@ -230,47 +216,31 @@ class AmqpSender:
         except BridgetaskError as error:
             self._settle(sending, error)
             return False
-        except (TypeError, ValueError) as error:
-            self._settle(sending, InvalidOption("queue", f"can't be declared: {error}"))
-            return False
         except Exception as error:  # whatever it is, it may not take others with it
             logger.exception("A message could not be sent")
             self._settle(sending, NotSent(f"unexpected {error!r}"))
             return False
-        if len(self._declared) >= _REMEMBERED:
-            self._declared.clear()
-        self._declared[id(message.declarations)] = message.declarations
-        return self._can_be_answered(sending)  # the receiver may have been lost meanwhile
+        return self._preparation.lets_answers_in(sending)  # the receiver may have been lost
 
-    async def _prepare_receiver(self, sending: Sending) -> None:
-        """Return when no answer can be missed, and all that the message requires is stored."""
-        if sending.receiver is not None and not self._can_be_answered(sending):
-            newest = self._queue[-1].number
-            await sending.receiver.prepare()
-            self._prepared = sending.receiver, newest
-        message = sending.message
-        if message.requires and self._store is not None:
-            await self._store.write(message.requires)
-            message.requires = ()  # a message that goes again must not undo what followed it
-
-    async def _send_in_time(self, sending: Sending) -> None:
-        """Send a message when its time has come, and wait until the socket has taken it."""
-        if sending.alone:
+    async def _publish_in_time(self, sending: Sending) -> None:
+        """Publish a message when its turn has come, and wait until the socket has taken it."""
+        alone = sending.alone or len(sending.message.body) >= self._publisher.alone
+        if alone:
             await self._in_flight_settled()
         while len(self._in_flight) >= self._max_in_flight:
             await self._something_settled()
-        publisher = self._publisher
-        if publisher is None or publisher.is_closed or self._queue[0] is not sending:
+        if not self._publisher.ready(sending.message) or self._queue[0] is not sending:
             return
         self._queue.popleft()
         if sending.delivery.done:
             return
-        self._publish(publisher, sending)
-        if sending.small:
-            publisher.flush()
+        sending.alone = alone
+        self._publish(sending)
+        if self._is_small(sending):
+            self._publisher.flush()
         else:
-            await publisher.drain()
-        if sending.alone:
+            await self._publisher.drain()
+        if alone:
             await self._in_flight_settled()
 
     async def _back_off(self, failed: Sending, error: BridgetaskError) -> None:
@@ -309,40 +279,12 @@ class AmqpSender:
         if not sending.delivery.done:
             self._put_back(sending)
 
-    async def _open_channel(self) -> None:
-        """Open a channel to publish on. It replaces an old one only when that is settled."""
-        async with self._opening:  # the pump and connect() may both be here
-            if self._publisher is None or self._publisher.is_closed:
-                await self._in_flight_settled()
-                self._declared.clear()
-                self._known_exchanges = {""}
-                self._publisher = await self._connection.publisher(self._answered)
-
-    async def _check_exchange(self, message: OutgoingMessage) -> None:
-        """Make sure that an exchange that nobody declared exists.
-
-        Publishing to a missing one closes the channel, under all that is on its way.
-        """
-        name = message.exchange
-        if name in self._known_exchanges:
-            return
-        declared = any(
-            each.operation == "exchange_declare" and each.name == name
-            for each in message.declarations
-        )
-        if not declared:
-            await self._connection.declare(
-                Declaration.of("exchange_declare", name, {"type": "direct", "passive": True})
-            )
-        self._known_exchanges.add(name)
-
     # Messages on their way.
 
     def _answered(self, sending: Sending, error: BridgetaskError | None) -> None:
         """Take note of what became of a message that was published."""
         self._in_flight.discard(sending)
-        if isinstance(error, (ConnectionLost, Unconfirmed)) or _closed_the_channel(error):
-            assert error is not None
+        if isinstance(error, (ConnectionLost, Unconfirmed, ClosedOver)):
             self._lost(sending, error)
         else:
             sending.unanswered -= 1
@@ -351,18 +293,18 @@ class AmqpSender:
             self._schedule()
 
     def _lost(self, sending: Sending, error: BridgetaskError) -> None:
-        """Decide what becomes of a message whose channel went away before its confirm."""
+        """Decide what becomes of a message whose channel went away before its answer."""
         sending.last_error = error
         policy = sending.message.retry
         if sending.delivery.done:
             self._settle(sending, error)
-        elif isinstance(error, Refused) and sending.alone:
+        elif isinstance(error, ClosedOver) and sending.alone:
             sending.unanswered = 0  # what is refused now was refused before
             self._settle(sending, error)
         elif policy is None or not policy.allows(sending.retries):
             self._settle(sending, error)
         else:
-            if isinstance(error, Refused):
+            if isinstance(error, ClosedOver):
                 # One of those on their way was refused. They go again one by one, to tell which.
                 sending.alone = True
             else:
@@ -381,28 +323,28 @@ class AmqpSender:
     def _expire(self, sending: Sending) -> None:
         """Give up on a message whose deadline has passed."""
         if sending in self._in_flight:
-            assert self._publisher is not None
             self._publisher.forget(sending)
             self._in_flight.discard(sending)
             self._schedule()
-        if self._connection.is_blocked:
-            why: BridgetaskError = SendTimeout("the broker is blocked: out of memory or disk space")
+        blocked = self._publisher.blocked
+        if blocked is not None:
+            why: BridgetaskError = SendTimeout(blocked)
         else:
             why = sending.last_error or SendTimeout("the deadline passed before it could be sent")
         self._settle(sending, why)
 
     def _settle(self, sending: Sending, error: BridgetaskError | None) -> None:
-        """Tell whoever waits what became of the message, once."""
+        """Tell those who wait what became of the message, once."""
         self._settled.set()
         if not sending.delivery.done:  # a worker may have answered before the broker did
             if isinstance(error, (BackendError, SendError)):
-                error = about(sending.message, error, may_be_there=sending.unanswered > 0)
+                error = error_of(sending.message, error, may_be_there=sending.unanswered > 0)
             sending.delivery.complete(error)
         self._deadlines.tidy()
 
     def _abandon(self) -> None:
         self._closed = True
-        self._connection.retire()
+        self._publisher.retire()
         self._deadlines.cancel()
         for sending in self._unsettled():
             reason: BridgetaskError = (
@@ -420,7 +362,3 @@ class AmqpSender:
     async def _in_flight_settled(self) -> None:
         while self._in_flight:
             await self._something_settled()
-
-
-def _closed_the_channel(error: Exception | None) -> bool:
-    return isinstance(error, Refused) and error.code is not None

@@ -7,7 +7,7 @@ producer, the result backend, and the address that results are sent to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from functools import partial
 from types import FunctionType
@@ -17,8 +17,8 @@ from weakref import WeakKeyDictionary, ref
 from celery import signals
 from celery.local import Proxy
 
-from .backend import recording_backend
 from .canvas import SentGroup, SentResult
+from .message import StoreWrite
 from .shortcuts import ConfigurationView, plain_repr, plain_repr_serves
 from .templates import Templates
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from .recorder import Recorder
 
-__all__ = ["app_itself", "app_view", "task_view"]
+__all__ = ["MakeBackend", "app_itself", "app_view", "task_view"]
+
+#: Makes what Celery's code uses in place of the app's backend, which records what it would write.
+MakeBackend = Callable[[Any, Callable[[StoreWrite], None]], Any]
 
 
 def app_itself(app: Celery) -> Celery:
@@ -39,10 +42,10 @@ def app_itself(app: Celery) -> Celery:
 _RUN_ON_VIEW = frozenset({"send_task"})
 
 
-def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
+def app_view(app: Celery, recorder: Recorder, make_backend: MakeBackend) -> Celery:
     """Return a view of ``app`` whose messages, and what its backend writes, end in ``recorder``.
 
-    :param backend_kind: what ``ResultSettings.backend`` says.
+    :param make_backend: makes the backend of the view, of the view and of what takes its writes.
     """
     app_class = type(app)
     seams: dict[str, Any] = {}
@@ -77,7 +80,7 @@ def app_view(app: Celery, recorder: Recorder, backend_kind: str) -> Celery:
             return templates.send_task(send_task, name, args, kwargs, task_type, options)
 
     view = View()
-    backend = recording_backend(app, view, recorder, backend_kind)
+    backend = make_backend(view, recorder.add_write)
     conf: Any = ConfigurationView(app)
     templates = Templates(app, view, conf, recorder)
     seams.update(

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..retry import RetryPolicy
-from .backend import StoreWrite
 
-__all__ = ["Declaration", "OutgoingMessage", "Properties"]
+__all__ = ["Declaration", "OutgoingMessage", "Properties", "StoreWrite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,14 @@ class Properties(NamedTuple):
     content_encoding: str | None = None
     headers: Mapping[str, Any] | None = None
     correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWrite:
+    """What Celery's backend would have written to its store, in one step."""
+
+    #: Redis commands, each a tuple of what redis-py takes. Several are one transaction.
+    commands: tuple[tuple[Any, ...], ...]
 
 
 @dataclass(slots=True)

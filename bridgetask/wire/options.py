@@ -13,7 +13,7 @@ from kombu.exceptions import EncodeError, SerializerNotInstalled
 from kombu.serialization import registry
 
 from ..errors import InvalidOption
-from ..settings import RetryPolicy
+from ..retry import RetryPolicy
 
 __all__ = ["check_call", "raise_naming_the_option"]
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from kombu import Connection, Producer
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..retry import RetryPolicy
-from ..settings import sends_by_amqp
 from .lesson import Published, current_lesson
 from .message import Declaration, OutgoingMessage
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 __all__ = ["RecordingChannel", "RecordingProducer", "declarations_of"]
 
@@ -39,17 +35,24 @@ _REMEMBERED = 128
 class RecordingProducer(Producer):
     """kombu's producer, connected to nothing. All encoding is kombu's own.
 
+    :param connection: what to show those who ask for the connection. Nothing connects it.
+    :param channel: what messages and declarations are recorded on.
     :param on_message: called with each message in place of publishing it.
     """
 
-    def __init__(self, app: Celery, on_message: Callable[[OutgoingMessage], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        channel: RecordingChannel,
+        on_message: Callable[[OutgoingMessage], None],
+    ) -> None:
         self._on_message = on_message
         self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
         self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
         # Never connected; but Celery, and those who trace calls, ask it for settings.
-        self._connection = _unconnected(app)
+        self._connection = connection
         super().__init__(cast(Any, None), auto_declare=False)
-        self._channel = RecordingChannel()
+        self._channel = channel
 
     @property
     def connection(self) -> Any:
@@ -101,18 +104,10 @@ class RecordingProducer(Producer):
         for entity in entities:
             known, declarations = self._declared.get(entity, (None, ()))
             if known is not entity:  # kombu's == leaves out max_length, expires and others
-                declarations = declarations_of(entity)
+                declarations = declarations_of(entity, type(self._channel))
                 self._declared[entity] = entity, declarations
             found += declarations
         return found
-
-
-def _unconnected(app: Celery) -> Connection:
-    """Return the app's connection, which does no I/O by itself.
-
-    For brokers that nobody connects to, another one: kombu would import their libraries.
-    """
-    return app.connection_for_write() if sends_by_amqp(app) else Connection("memory://")
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:
@@ -121,9 +116,14 @@ def _sooner(one: float | None, other: float | None) -> float | None:
     return min(one, other)
 
 
-def declarations_of(entity: Any) -> tuple[Declaration, ...]:
-    """Return the steps in which kombu declares a queue or an exchange."""
-    channel = RecordingChannel()
+def declarations_of(
+    entity: Any, channel_class: type[RecordingChannel] | None = None
+) -> tuple[Declaration, ...]:
+    """Return the steps in which kombu declares a queue or an exchange.
+
+    :param channel_class: the class of the channel that they are recorded on; AMQP's unless given.
+    """
+    channel = (channel_class or RecordingChannel)()
     entity(channel).declare()
     return tuple(channel.declarations)
 

@@ -16,15 +16,14 @@ import celery.app.task
 from celery import Task
 from celery.canvas import Signature
 from celery.local import Proxy, maybe_evaluate
-from kombu import Producer
+from kombu import Connection, Producer
 
 from ..errors import InvalidOption
-from .app_view import app_view, task_view
-from .backend import StoreWrite
+from .app_view import MakeBackend, app_view, task_view
 from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large
-from .message import OutgoingMessage
+from .message import OutgoingMessage, StoreWrite
 from .options import check_call, raise_naming_the_option
-from .producer import RecordingProducer
+from .producer import RecordingChannel, RecordingProducer
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -69,24 +68,37 @@ class Recorder:
 
     :param app: the Celery app, which is not altered.
     :param reply_to: the address that workers shall send results to.
-    :param backend: what ``ResultSettings.backend`` says. For ``rpc`` the results of linked tasks
-        shall come there, too: Celery's sends those to the worker itself (celery issue 6107).
+    :param connection: a kombu connection like the app's, which nothing connects.
+    :param channel: what messages and declarations are recorded on.
+    :param make_backend: makes what stands for the app's result backend, of the view that Celery's
+        code runs on and of what takes its writes.
+    :param address_callbacks: whether results of linked tasks shall come to ``reply_to``, too.
+        Celery sends those to the worker itself (celery issue 6107).
     """
 
-    def __init__(self, app: Celery, reply_to: str, *, backend: str = "disabled") -> None:
+    def __init__(
+        self,
+        app: Celery,
+        reply_to: str,
+        *,
+        connection: Connection,
+        channel: RecordingChannel,
+        make_backend: MakeBackend,
+        address_callbacks: bool,
+    ) -> None:
         self.app = app
         self.reply_to = reply_to
-        self._address_callbacks = backend == "rpc"
+        self._address_callbacks = address_callbacks
         #: Whether any call had linked tasks, whose results come here as well.
         self.links_used: bool = False
         self._recording: ContextVar[_Recording] = ContextVar("recording")
         self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
-        self.producer: RecordingProducer = RecordingProducer(app, self.add)
+        self.producer: RecordingProducer = RecordingProducer(connection, channel, self.add)
         #: In place of the app's, which Celery asks which kind of broker it talks to.
         self.producer_pool: SimpleNamespace = SimpleNamespace(
             connections=SimpleNamespace(connection=self.producer.connection)
         )
-        self._view = app_view(app, self, backend)
+        self._view = app_view(app, self, make_backend)
         #: Calls that are made without Celery's code.
         self.templates: Templates = self._view._templates
         #: The view's backend: Celery's own for Redis, but for its I/O.

@@ -139,7 +139,7 @@ making.wait()
 pid = os.fork()
 if pid == 0:
     signal.alarm(10)
-    client._wire
+    client._codec
     os._exit(0)
 forked.set()
 print(os.waitpid(pid, 0)[1])

@@ -257,7 +257,7 @@ async def test_a_reply_that_cannot_be_read_harms_nobody(
     client: Client, worker: Worker, collected_logs: Callable[[], list[str]]
 ) -> None:
     await client.control.ping([worker.name], timeout=60)
-    mailbox = client._wire.mailbox
+    mailbox = client._codec.mailbox
 
     def publish() -> None:
         with client.app.connection_for_write() as connection:

@@ -140,7 +140,7 @@ async def test_results_of_redis_arrive_though_reading_is_held_for_each(
     celery = make_app("held", rabbitmq.url(), own_redis.url())
     with redis.Redis.from_url(own_redis.url()) as other:
         async with Client(celery) as client:
-            key_for = client._wire.recorder.backend.get_key_for_task
+            key_for = client._codec.recorder.backend.get_key_for_task
 
             async def hand_over(task_id: str, body: str) -> None:
                 await asyncio.to_thread(other.publish, key_for(task_id), body)

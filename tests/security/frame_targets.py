@@ -11,9 +11,9 @@ import pamqp.header
 from amqp.serialization import decode_properties_basic
 
 from bridgetask.core.completion import Completion
+from bridgetask.core.publishing import Sending
 from bridgetask.transports.amqp.direct import DirectConsumer, DirectPublisher
 from bridgetask.transports.amqp.frames import FRAME, PropertiesDecoder, encode_ack
-from bridgetask.transports.amqp.plain import Sending
 from bridgetask.transports.amqp.reader import FrameReader, _without_broken_properties
 from bridgetask.transports.amqp.splitter import FrameError, FrameSplitter
 from bridgetask.wire.message import OutgoingMessage

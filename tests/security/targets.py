@@ -25,10 +25,10 @@ from bridgetask.core.replies import PendingReplies
 from bridgetask.errors import BridgetaskError
 from bridgetask.transports.amqp.control import AmqpControlChannel
 from bridgetask.transports.amqp.results import RpcResults
+from bridgetask.transports.plugs import Plugs
 from bridgetask.transports.redis.results import RedisResults
 from bridgetask.transports.redis.subscriber import RedisSubscriber
 from bridgetask.transports.redis.watches import Watch
-from bridgetask.wire.codec import Wire
 from bridgetask.wire.events import EventCapture
 from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
@@ -41,16 +41,12 @@ __all__ = ["TARGETS"]
 
 LIMIT = 100_000
 
-RPC = Wire.of(
-    Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False),
-    "replies",
-    max_result_size=LIMIT,
-)
-REDIS = Wire.of(
-    Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False),
-    "replies",
-    max_result_size=LIMIT,
-)
+RPC = Plugs.of(
+    Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False)
+).codec("replies", max_result_size=LIMIT)
+REDIS = Plugs.of(
+    Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False)
+).codec("replies", max_result_size=LIMIT)
 #: What is there to be held, and never used.
 UNUSED: Any = MagicMock()
 HARMLESS = (json.dumps({"task_id": IDS[2], "status": "SUCCESS", "result": "fine"})).encode()

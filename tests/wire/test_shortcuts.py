@@ -11,10 +11,10 @@ from celery.utils.saferepr import saferepr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgetask.wire.recorder import Recorder
 from bridgetask.wire.shortcuts import ConfigurationView, plain_repr
 
 from ..fix_rabbitmq import make_app
+from ..recorders import recorder_for
 
 items = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=60) | st.binary()
 arguments = (
@@ -48,7 +48,7 @@ def test_all_others_are_left_to_celery(value: Any) -> None:
     "options", [{"argsrepr": "(hidden)", "kwargsrepr": "{hidden}"}, {"argsrepr": "(hidden)"}, {}]
 )
 def test_what_a_caller_gives_to_be_shown_is_shown(options: dict[str, Any]) -> None:
-    recorder = Recorder(make_app("shown", "amqp://127.0.0.1:1//"), "replies")
+    recorder = recorder_for(make_app("shown", "amqp://127.0.0.1:1//"), "replies")
     (message,) = recorder.send_task("name", (1,), {"k": 2}, options).messages
     headers = message.properties["headers"]
     assert headers["argsrepr"] == options.get("argsrepr", "(1,)")
@@ -58,7 +58,7 @@ def test_what_a_caller_gives_to_be_shown_is_shown(options: dict[str, Any]) -> No
 def test_a_size_that_the_app_has_set_is_kept_to() -> None:
     celery = make_app("sized", "amqp://127.0.0.1:1//")
     celery.amqp.argsrepr_maxsize = 5
-    (message,) = Recorder(celery, "replies").send_task("name", (1, 2, 3, 4), {}, {}).messages
+    (message,) = recorder_for(celery, "replies").send_task("name", (1, 2, 3, 4), {}, {}).messages
     assert message.properties["headers"]["argsrepr"] == saferepr((1, 2, 3, 4), 5)
 
 

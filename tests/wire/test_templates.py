@@ -17,6 +17,8 @@ from kombu import Queue
 from bridgetask.wire.message import OutgoingMessage
 from bridgetask.wire.recorder import Recorder
 
+from ..recorders import recorder_for
+
 #: How often a kind of call is made before it comes from a template.
 LEARNING = 2
 
@@ -28,7 +30,7 @@ def app() -> Celery:
 
 @pytest.fixture
 def recorder(app: Celery) -> Recorder:
-    return Recorder(app, "reply", backend="rpc")
+    return recorder_for(app, "reply")
 
 
 def headers(message: OutgoingMessage) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def test_what_changes_counts_from_the_next_call(app: Celery, what: str) -> None:
     app.conf.task_routes = {"routed": {"queue": "old"}}
     app.task(name="registered", shared=False)(double)
     app.finalize()
-    recorder = Recorder(app, "reply", backend="rpc")
+    recorder = recorder_for(app, "reply")
 
     def send(by: Recorder) -> list[OutgoingMessage]:
         made = {**options, "task_id": "the id"}
@@ -145,7 +147,7 @@ def test_what_changes_counts_from_the_next_call(app: Celery, what: str) -> None:
     before = [send(recorder) for _ in range(LEARNING + 1)][-1]
     assert len(recorder.templates) == 1
     change(app)
-    after = send(Recorder(app, "reply", backend="rpc"))
+    after = send(recorder_for(app, "reply"))
     for _ in range(LEARNING + 2):
         messages = send(recorder)
         assert messages[0] == after[0]
@@ -188,13 +190,13 @@ def test_arguments_are_shown_as_celery_shows_them(recorder: Recorder, value: Any
 
     for plain in range(LEARNING):
         call(recorder, plain)
-    assert call(recorder, value) == call(Recorder(recorder.app, "reply", backend="rpc"), value)
+    assert call(recorder, value) == call(recorder_for(recorder.app, "reply"), value)
     assert len(recorder.templates) == 1
 
 
 def test_a_queue_that_a_route_brings_along_has_no_template(app: Celery) -> None:
     app.conf.task_routes = {"t": {"queue": Queue("brought along")}}
-    recorder = Recorder(app, "reply", backend="rpc")
+    recorder = recorder_for(app, "reply")
     assert [send(recorder).routing_key for _ in range(LEARNING + 2)] == ["brought along"] * 4
     assert len(recorder.templates) == 0
 

@@ -13,8 +13,8 @@ import pamqp.exceptions
 import pamqp.frame
 from yarl import URL
 
-from ...settings import Server
 from .reader import FrameReader
+from .settings import Server
 from .socket import SocketFactory
 
 __all__ = ["AioPikaConnection"]

@@ -12,8 +12,9 @@ from typing import Protocol
 
 import aiormq.abc
 
+from ...core.completion import Completion
+from ...core.publishing import Sending
 from ...wire.message import Properties
-from .plain import Sending
 
 __all__ = ["ConsumingChannel", "OnMessage", "PublishingChannel"]
 
@@ -26,6 +27,8 @@ class PublishingChannel(Protocol):
 
     #: How many messages may be given to it in one turn of the event loop.
     per_turn: int
+    #: Done once the channel is closed, and what became of each message was told.
+    all_answered: Completion
 
     @property
     def is_closed(self) -> bool:

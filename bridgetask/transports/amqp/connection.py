@@ -18,15 +18,16 @@ import aiormq
 import aiormq.abc
 import aiormq.exceptions
 
+from ...core.publishing import ConnectionLost, OnAnswer
 from ...errors import BrokerUnreachable, ClientClosed, NotSent, Refused
-from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
 from .aiopika import AioPikaConnection
 from .channel import ConsumingChannel, OnMessage, PublishingChannel
 from .direct import DirectConsumer, DirectPublisher
-from .errors import ConnectionLost, translating
-from .plain import OnSettled, PlainConsumer, PlainPublisher
+from .errors import translating
+from .plain import PlainConsumer, PlainPublisher
 from .reader import FrameReader
+from .settings import BrokerSettings, Server
 
 __all__ = ["AmqpConnection"]
 
@@ -127,12 +128,12 @@ class AmqpConnection:
             await channel.initialize()
             return cast(aiormq.Channel, await channel.get_underlay_channel())
 
-    async def publisher(self, on_settled: OnSettled) -> PublishingChannel:
+    async def publisher(self, on_answer: OnAnswer) -> PublishingChannel:
         """Open a channel to publish on, after connecting if that is needed."""
         channel = await self.channel(confirms=True)
         if self._plain:
-            return PlainPublisher(channel, on_settled)
-        return DirectPublisher(channel, *self._streams(channel), on_settled)
+            return PlainPublisher(channel, on_answer)
+        return DirectPublisher(channel, *self._streams(channel), on_answer)
 
     def consumer(self, channel: aiormq.Channel, on_message: OnMessage) -> ConsumingChannel:
         """Return what receives messages on a channel of this connection.

@@ -17,11 +17,11 @@ from typing import Any
 import aiormq
 from aiormq import spec
 
+from ...core.publishing import ConnectionLost
 from ...errors import BridgetaskError, ClientClosed
 from ...wire.message import Declaration
 from .channel import ConsumingChannel, OnMessage
 from .connection import AmqpConnection
-from .errors import ConnectionLost
 
 __all__ = ["AmqpConsumer"]
 

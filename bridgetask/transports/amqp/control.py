@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from ...core.limited_log import LimitedLog
-from ...core.protocols import EventListener, ReplyListener
+from ...core.receiving import EventListener, ReplyListener
 from ...wire.control import ControlMailbox, Purge
 from ...wire.events import EventCapture
 from ...wire.message import Properties

@@ -23,6 +23,8 @@ from typing import Any
 import aiormq
 import aiormq.abc
 
+from ...core.completion import Completion
+from ...core.publishing import OnAnswer, Sending
 from .assembler import Delivered, DeliveryAssembler
 from .channel import OnMessage
 from .confirms import ConfirmWindow
@@ -37,7 +39,6 @@ from .frames import (
     encode_ack,
     read_return,
 )
-from .plain import OnSettled, Sending
 from .reader import FrameReader
 
 __all__ = ["DirectConsumer", "DirectPublisher"]
@@ -107,10 +108,11 @@ class DirectPublisher(_Channel):
         channel: aiormq.Channel,
         reader: FrameReader,
         writer: asyncio.StreamWriter,
-        on_settled: OnSettled,
+        on_answer: OnAnswer,
     ) -> None:
         super().__init__(channel, reader, writer)
-        self._on_settled = on_settled
+        self._on_answer = on_answer
+        self.all_answered: Completion = Completion()
         frame_max = channel.connection.connection_tune.frame_max
         self._encoder = PublishEncoder(self._number, frame_max)
         self._decoder = PropertiesDecoder()
@@ -177,7 +179,7 @@ class DirectPublisher(_Channel):
             logger.error("RabbitMQ confirmed what was not published: %s", error)
             return
         for sending in confirmed:
-            self._on_settled(sending, None if acknowledged else nacked())
+            self._on_answer(sending, None if acknowledged else nacked())
 
     def _came_back(self, properties: bytes) -> None:
         """Settle a message that came back. Its confirm follows, and finds it settled."""
@@ -197,14 +199,15 @@ class DirectPublisher(_Channel):
 
         sending = self._unconfirmed.take_first(is_returned)
         if sending is not None:
-            self._on_settled(sending, not_routable(reason, exchange, routing_key))
+            self._on_answer(sending, not_routable(reason, exchange, routing_key))
 
     def _closed(self, error: BaseException | None) -> None:
         self._out.clear()
         self._draining.clear()
         # Each goes back to its place in the queue, before all that are there.
         for sending in reversed(self._unconfirmed.take_all()):
-            self._on_settled(sending, translated(error))
+            self._on_answer(sending, translated(error))
+        self.all_answered.complete()
 
 
 class DirectConsumer(_Channel):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import aiormq
@@ -12,78 +11,21 @@ import aiormq.abc
 from aiormq import spec
 
 from ...core.completion import Completion
-from ...core.protocols import Receiver
+from ...core.publishing import ConnectionLost, OnAnswer, Sending
 from ...errors import BridgetaskError, Unconfirmed
 from ...wire.message import OutgoingMessage, Properties
-from .errors import ConnectionLost, translating
+from .channel import OnMessage
+from .errors import of_publishing, translating
 from .frames import encode_properties
 
-__all__ = ["OnSettled", "PlainConsumer", "PlainPublisher", "Sending"]
+__all__ = ["PlainConsumer", "PlainPublisher"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: A message with a body of this many bytes or more is written out before the next one is taken.
+#: Bytes of a body from which on aiormq waits until the socket has taken a message.
 _LARGE = 65_536
 #: Seconds that aiormq has after a channel is closed to fail what was to be published on it.
 _GIVE_UP_AFTER = 0.2
-#: A message with a body of this many bytes or more goes alone: RabbitMQ 4 refuses one that is
-#: larger than 16 MiB by closing the channel, under all messages that are on their way.
-_ALONE = 16 * 1024 * 1024
-
-
-class Sending:
-    """A message on its way."""
-
-    __slots__ = (
-        "alone",
-        "deadline",
-        "delivery",
-        "last_error",
-        "message",
-        "number",
-        "receiver",
-        "retries",
-        "unanswered",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        message: OutgoingMessage,
-        delivery: Completion,
-        deadline: float,
-        receiver: Receiver | None,
-    ) -> None:
-        self.number: int = number
-        self.message: OutgoingMessage = message
-        self.delivery: Completion = delivery
-        #: The loop's time by which it must have been settled.
-        self.deadline: float = deadline
-        #: What must be ready for the answer before it goes.
-        self.receiver: Receiver | None = receiver
-        #: How many times it left without an answer so far. Each may have reached the broker.
-        self.unanswered: int = 0
-        #: Whether it must be the only one on its way, so that a refusal is known to be its own.
-        self.alone: bool = len(message.body) >= _ALONE
-        self.retries: int = 0
-        self.last_error: BridgetaskError | None = None
-
-    @property
-    def large(self) -> bool:
-        """Whether the socket can't be expected to take it in one go."""
-        return len(self.message.body) >= _LARGE
-
-    @property
-    def small(self) -> bool:
-        """Whether it can go out with others in one go."""
-        return not self.alone and not self.large
-
-    def __lt__(self, other: Sending) -> bool:
-        return self.number < other.number
-
-
-#: Told what became of a message: None if the broker has confirmed it.
-OnSettled = Callable[[Sending, BridgetaskError | None], None]
 
 
 class PlainPublisher:
@@ -91,10 +33,11 @@ class PlainPublisher:
 
     per_turn: int = 8  # each takes about 0.1 ms
 
-    def __init__(self, channel: aiormq.Channel, on_settled: OnSettled) -> None:
+    def __init__(self, channel: aiormq.Channel, on_answer: OnAnswer) -> None:
         self._channel = channel
-        self._on_settled = on_settled
+        self._on_answer = on_answer
         self._tasks: dict[Sending, asyncio.Task[None]] = {}
+        self.all_answered: Completion = Completion()
         channel.closing.add_done_callback(self._on_closed)
 
     @property
@@ -124,12 +67,15 @@ class PlainPublisher:
             closing.exception()
         if self._tasks:
             asyncio.get_running_loop().call_later(_GIVE_UP_AFTER, self._give_up)
+        else:
+            self.all_answered.complete()
 
     def _give_up(self) -> None:
         for sending in list(self._tasks):
             self.forget(sending)
             lost = ConnectionLost("the connection was lost before it was written")
-            self._on_settled(sending, lost)
+            self._on_answer(sending, lost)
+        self.all_answered.complete()
 
     async def _publish(self, sending: Sending) -> None:
         message = sending.message
@@ -142,16 +88,16 @@ class PlainPublisher:
                     routing_key=message.routing_key,
                     properties=_Properties(message),
                     mandatory=message.mandatory,
-                    wait=sending.large,
+                    wait=len(message.body) >= _LARGE,
                 )
         except BridgetaskError as reason:
-            error = reason
+            error = of_publishing(reason)
         except Exception as reason:
             logger.exception("Publishing failed")
             error = Unconfirmed(f"unexpected {reason!r}")
         finally:
             self._tasks.pop(sending, None)
-        self._on_settled(sending, error)
+        self._on_answer(sending, error)
 
 
 class _Properties(spec.Basic.Properties):
@@ -171,9 +117,7 @@ class _Properties(spec.Basic.Properties):
 class PlainConsumer:
     """Receives by aiormq's ``basic_consume``."""
 
-    def __init__(
-        self, channel: aiormq.Channel, on_message: Callable[[bytes, Properties], None]
-    ) -> None:
+    def __init__(self, channel: aiormq.Channel, on_message: OnMessage) -> None:
         self._channel = channel
         self._on_message = on_message
         self._unacknowledged: int | None = None

@@ -11,8 +11,8 @@ from typing import Any
 import aiormq.connection
 from yarl import URL
 
-from ...settings import Server
 from .reader import FrameReader
+from .settings import Server
 
 __all__ = ["SocketFactory", "tls_context"]
 

@@ -21,11 +21,11 @@ from celery.worker.strategy import proto1_to_proto2
 from kombu.message import Message
 from kombu.pidbox import Node
 
-from ...wire.backend import MemoryBackend, Report
-from ...wire.codec import Wire
+from ...wire.codec import Codec
 from ...wire.control import Command, Purge
 from ...wire.message import OutgoingMessage
 from ...wire.results import READY_STATES, load
+from .backend import MemoryBackend, Report
 from .redirection import redirected
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class SentTask:
 
 
 def event_message(
-    wire: Wire, event_type: str, hostname: str, fields: dict[str, Any]
+    codec: Codec, event_type: str, hostname: str, fields: dict[str, Any]
 ) -> OutgoingMessage:
     """Return the message of an event, as Celery's dispatcher sends it."""
-    dispatcher = wire.app.events.Dispatcher(None, hostname=hostname, enabled=False)
-    [message] = wire.recorder.record(
+    dispatcher = codec.app.events.Dispatcher(None, hostname=hostname, enabled=False)
+    [message] = codec.recorder.record(
         lambda producer: dispatcher.publish(event_type, fields, producer)
     )
     return message
@@ -75,25 +75,27 @@ class InProcessWorker:
         arguments.
     """
 
-    def __init__(self, wire: Wire, results: Mapping[str, Any], replies: Mapping[str, Any]) -> None:
-        self._app: Celery = wire.app
-        self._recorder = wire.recorder
+    def __init__(
+        self,
+        codec: Codec,
+        backend: MemoryBackend,
+        results: Mapping[str, Any],
+        replies: Mapping[str, Any],
+    ) -> None:
+        self._app: Celery = codec.app
+        self._recorder = codec.recorder
         self._results = results
         #: Where results are, and groups whose members a chord's body waits for.
-        self.backend: MemoryBackend = (
-            wire.recorder.backend
-            if wire.settings.results.stored
-            else MemoryBackend(wire.app, chords=False)
-        )
-        self._mailbox = wire.mailbox
-        self._node: Any = wire.mailbox.node(
+        self.backend: MemoryBackend = backend
+        self._mailbox = codec.mailbox
+        self._node: Any = codec.mailbox.node(
             _Node, _HOSTNAME, _Handlers({"registered": self._registered, **replies})
         )
         #: What tasks get of the app while they run.
         self._parts = {
             "backend": self.backend,
-            "control": wire.mailbox.control(self._command),
-            **wire.recorder.sending_parts,
+            "control": codec.mailbox.control(self._command),
+            **codec.recorder.sending_parts,
         }
 
     def read(self, message: OutgoingMessage) -> SentTask | None:

@@ -21,7 +21,7 @@ from ...retry import RetryPolicy
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["RedisSettings", "preload", "redis_backend"]
+__all__ = ["RedisSettings", "redis_backend"]
 
 ConnectionKind = Literal["tcp", "tls", "unix"]
 
@@ -134,22 +134,6 @@ def redis_backend(app: Celery) -> tuple[type[Any], str | None]:
 def _reads_no_files(backend_class: Any) -> Any:
     """Keep a backend from looking up redis-py's version, of which it would tell the server."""
     return type(backend_class.__name__, (backend_class,), {"_add_driver_info": lambda _: None})
-
-
-def preload(app: Celery) -> bool:
-    """Import Celery's Redis backend if the app is known to use it; tell whether that was done.
-
-    An app that has not read its configuration yet is not made to.
-    """
-    conf: Mapping[str, Any] = app.conf if app.configured else app._preconf
-    backend = app.backend_cls or conf.get("result_backend")
-    if not isinstance(backend, str) or not backend.startswith(("redis", "sentinel")):
-        return False
-    try:
-        import celery.backends.redis
-    except ImportError:  # the first call says so
-        return False
-    return celery.backends.redis.redis is not None
 
 
 def _configured_backend(app: Celery) -> Any:

@@ -14,12 +14,12 @@ from kombu import Exchange, Queue
 
 from bridgetask import Client, NotRoutable, Refused
 from bridgetask.core.completion import Completion
-from bridgetask.settings import Settings
+from bridgetask.core.publishing import Sending
 from bridgetask.transports.amqp import reader as reader_module
 from bridgetask.transports.amqp.connection import AmqpConnection
 from bridgetask.transports.amqp.direct import DirectPublisher
 from bridgetask.transports.amqp.frames import HEARTBEAT, METHOD, Method
-from bridgetask.transports.amqp.plain import Sending
+from bridgetask.transports.amqp.settings import AmqpSettings
 from bridgetask.transports.amqp.splitter import FrameSplitter
 
 from ... import tasks
@@ -38,7 +38,7 @@ def amqp_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def connection(lonely_app: Celery) -> AsyncIterator[AmqpConnection]:
-    opened = AmqpConnection(Settings.from_app(lonely_app).write, "pinned")
+    opened = AmqpConnection(AmqpSettings.from_app(lonely_app).write, "pinned")
     await opened.open()
     yield opened
     await opened.close()
@@ -217,8 +217,8 @@ async def test_nothing_is_left_of_messages_that_are_settled(
 ) -> None:
     handles = [lonely_client.send_task("nothing", queue="settled") for _ in range(1500)]
     await asyncio.gather(*(handle.sent() for handle in handles))
-    sender: Any = lonely_client._session._sender  # type: ignore[union-attr]
-    publisher = sender._publisher
+    sender: Any = lonely_client._session._outbox  # type: ignore[union-attr]
+    publisher = sender._publisher._channel
     assert isinstance(publisher, DirectPublisher)
     assert not len(publisher._unconfirmed)
     assert not publisher._out
@@ -230,10 +230,10 @@ async def test_a_confirm_of_nothing_is_logged(
     lonely_client: Client, broker_url: str, collected_logs: Callable[[], list[str]]
 ) -> None:
     await lonely_client.send_task("nothing", queue="confirms").sent()
-    sender: Any = lonely_client._session._sender  # type: ignore[union-attr]
+    sender: Any = lonely_client._session._outbox  # type: ignore[union-attr]
     ack = Method.ACK.to_bytes(4, "big") + (99).to_bytes(8, "big") + b"\0"
-    reader, _ = sender._connection._connection.streams
-    reader.feed_data(frame(METHOD, sender._publisher._number, ack))
+    reader, _ = sender._publisher._connection._connection.streams
+    reader.feed_data(frame(METHOD, sender._publisher._channel._number, ack))
     assert any("delivery tag 99" in line for line in collected_logs())
     await lonely_client.send_task("nothing", queue="confirms").sent()
     await asyncio.to_thread(take, broker_url, "confirms")

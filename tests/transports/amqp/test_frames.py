@@ -26,9 +26,9 @@ from bridgetask.transports.amqp.frames import (
     read_return,
 )
 from bridgetask.wire.message import OutgoingMessage
-from bridgetask.wire.recorder import Recorder
 
 from ...fix_rabbitmq import make_app
+from ...recorders import recorder_for
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_properties_are_encoded_as_celerys_client_does(given_properties: dict[st
     ],
 )
 def test_the_messages_of_calls_are_encoded_as_celerys_client_does(options: dict[str, Any]) -> None:
-    recorder = Recorder(make_app("frames", "amqp://127.0.0.1:1//"), "replies")
+    recorder = recorder_for(make_app("frames", "amqp://127.0.0.1:1//"), "replies")
     (message,) = recorder.send_task("name", (1, "é"), {"k": [1]}, options).messages
     assert encode_properties(message.properties) == by_py_amqp(message.properties)
 

@@ -282,7 +282,7 @@ class TestStored:
         await report(celery, task_id, result=3)
         async with Client(celery) as client:
             session: Any = client._session
-            key = client._wire.recorder.backend.get_key_for_task(task_id)
+            key = client._codec.recorder.backend.get_key_for_task(task_id)
             assert b"SUCCESS" in await session.store.read(key)
             assert await session.store.read(b"nothing") is None
 
