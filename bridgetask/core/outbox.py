@@ -6,23 +6,21 @@ import asyncio
 import logging
 from bisect import insort
 from collections import deque
+from contextlib import suppress
 from itertools import count
-from typing import cast
 
 from ..errors import (
-    BackendError,
     BackendUnreachable,
     BridgetaskError,
     BrokerUnreachable,
     ClientClosed,
     InvalidOption,
     NotSent,
-    SendError,
     SendTimeout,
     Unconfirmed,
 )
-from ..retry import RetryPolicy
 from ..wire.message import OutgoingMessage
+from .aside import Aside
 from .completion import Completion
 from .deadlines import Deadlines
 from .preparation import Preparation
@@ -62,8 +60,7 @@ class Outbox:
         self._numbers = count()
         self._queue: deque[Sending] = deque()
         self._in_flight: set[Sending] = set()
-        #: Messages that wait for the result backend to come back.
-        self._aside: set[Sending] = set()
+        self._aside = Aside(loop, self._resume)
         self._preparation = Preparation(publisher, store)
         self._settled = asyncio.Event()
         self._deadlines = Deadlines(loop, self._expire, self._in_flight)
@@ -116,10 +113,9 @@ class Outbox:
 
     async def drain(self) -> None:
         """Return when every message that was taken has been settled."""
-        for sending in self._unsettled():
-            sending.delivery.then(self._settled.set)  # its result may come before its confirm
-        while self.queued:
-            await self._something_settled()
+        while waiting := [each.delivery for each in self._unsettled() if not each.delivery.done]:
+            for delivery in waiting:
+                await _settled(delivery)
 
     async def close(self) -> None:
         """Disconnect. Messages that are not settled fail."""
@@ -152,7 +148,7 @@ class Outbox:
             if sending.delivery.done:
                 self._queue.popleft()
             elif blocked or not self._is_small(sending) or not self._preparation.is_done(sending):
-                self._pump = self._loop.create_task(self._run(), name="bridgetask outbox")
+                self._start_pump()
                 break
             elif len(self._in_flight) >= self._max_in_flight:
                 break
@@ -163,6 +159,12 @@ class Outbox:
                 left -= 1
                 self._publish(self._queue.popleft())
         publisher.flush()
+
+    def _start_pump(self) -> None:
+        if self._turn is not None:  # set by what was answered at once
+            self._turn.cancel()
+            self._turn = None
+        self._pump = self._loop.create_task(self._run(), name="bridgetask outbox")
 
     def _is_small(self, sending: Sending) -> bool:
         """Tell whether a message can be published with others in one turn."""
@@ -208,7 +210,7 @@ class Outbox:
         except BrokerUnreachable as error:
             # A lost connection counts for those that were on their way, and for nobody else.
             if not stood or self._publisher.is_open:
-                await self._back_off(sending, error)
+                await self._back_off(error)
             return False
         except BackendUnreachable as error:
             self._put_aside(sending, error)
@@ -225,9 +227,8 @@ class Outbox:
     async def _publish_in_time(self, sending: Sending) -> None:
         """Publish a message when its turn has come, and wait until the socket has taken it."""
         alone = sending.alone or len(sending.message.body) >= self._publisher.alone
-        if alone:
-            await self._in_flight_settled()
-        while len(self._in_flight) >= self._max_in_flight:
+        most = 0 if alone else self._max_in_flight - 1
+        while len(self._in_flight) > most and not sending.delivery.done:
             await self._something_settled()
         if not self._publisher.ready(sending.message) or self._queue[0] is not sending:
             return
@@ -240,42 +241,44 @@ class Outbox:
             self._publisher.flush()
         else:
             await self._publisher.drain()
-        if alone:
-            await self._in_flight_settled()
+        while alone and self._in_flight:
+            await self._something_settled()
 
-    async def _back_off(self, failed: Sending, error: BridgetaskError) -> None:
-        """Count a failed attempt for all that wait, and wait before the next."""
-        retries = failed.retries
+    async def _back_off(self, error: BridgetaskError) -> None:
+        """Count a failed attempt for all that wait; pause as the first that is left wants it."""
         for sending in list(self._queue):
             self._count_failure(sending, error)
-        policy = failed.message.retry
-        if policy is not None and not failed.delivery.done:
+        first = next((each for each in self._queue if not each.delivery.done), None)
+        if first is not None:
             logger.warning("Can't send: %s. Trying again", error)
-            await asyncio.sleep(policy.interval(retries))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(first.pause):
+                    await _settled(first.delivery)  # its pause is not for those behind it
 
     def _count_failure(self, sending: Sending, error: BridgetaskError) -> None:
         """Fail a message that has no retries left."""
         sending.last_error = error
-        if sending.message.retry is None or not sending.message.retry.allows(sending.retries):
-            self._settle(sending, error)
-        else:
+        if sending.may_retry:
             sending.retries += 1
+        else:
+            self._settle(sending, error)
 
     def _put_aside(self, failed: Sending, error: BridgetaskError) -> None:
         """Let those go first that need nothing of the result backend, which is not there."""
         queued, self._queue = self._queue, deque()
+        needing: list[Sending] = []
         for sending in queued:
-            if sending.receiver is not failed.receiver and not sending.message.requires:
+            same_receiver = sending.receiver is not None and sending.receiver is failed.receiver
+            if same_receiver or sending.message.requires:
+                needing.append(sending)
+            else:
                 self._queue.append(sending)
-                continue
+        for sending in needing:
             self._count_failure(sending, error)
             if not sending.delivery.done:
-                policy = cast(RetryPolicy, sending.message.retry)
-                self._aside.add(sending)
-                self._loop.call_later(policy.interval(sending.retries - 1), self._resume, sending)
+                self._aside.put(sending)
 
     def _resume(self, sending: Sending) -> None:
-        self._aside.discard(sending)
         if not sending.delivery.done:
             self._put_back(sending)
 
@@ -295,13 +298,12 @@ class Outbox:
     def _lost(self, sending: Sending, error: BridgetaskError) -> None:
         """Decide what becomes of a message whose channel went away before its answer."""
         sending.last_error = error
-        policy = sending.message.retry
         if sending.delivery.done:
             self._settle(sending, error)
         elif isinstance(error, ClosedOver) and sending.alone:
             sending.unanswered = 0  # what is refused now was refused before
             self._settle(sending, error)
-        elif policy is None or not policy.allows(sending.retries):
+        elif not sending.may_retry:
             self._settle(sending, error)
         else:
             if isinstance(error, ClosedOver):
@@ -337,7 +339,7 @@ class Outbox:
         """Tell those who wait what became of the message, once."""
         self._settled.set()
         if not sending.delivery.done:  # a worker may have answered before the broker did
-            if isinstance(error, (BackendError, SendError)):
+            if error is not None:
                 error = error_of(sending.message, error, may_be_there=sending.unanswered > 0)
             sending.delivery.complete(error)
         self._deadlines.tidy()
@@ -346,6 +348,8 @@ class Outbox:
         self._closed = True
         self._publisher.retire()
         self._deadlines.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         for sending in self._unsettled():
             reason: BridgetaskError = (
                 Unconfirmed("the client was closed before the broker confirmed")
@@ -354,11 +358,15 @@ class Outbox:
             )
             self._settle(sending, reason)
         self._queue.clear()
+        self._aside.cancel()
 
     async def _something_settled(self) -> None:
         self._settled.clear()
         await self._settled.wait()
 
-    async def _in_flight_settled(self) -> None:
-        while self._in_flight:
-            await self._something_settled()
+
+async def _settled(delivery: Completion) -> None:
+    """Return once it is known what became of a message, by its confirm or by its result."""
+    known = asyncio.Event()
+    delivery.then(known.set)  # to wait for it would mean that somebody asks for its error
+    await known.wait()
