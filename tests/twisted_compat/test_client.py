@@ -439,7 +439,7 @@ class TestDeferredTask(TwistedCase):
                     time.sleep(0.1)  # the loop waits for their confirms, then
                 yield tasks.add.s(number, 1)
 
-        event_loop = self.tx_app._acquired()
+        event_loop = self.tx_app._runner.event_loop()
         event_loop.call(event_loop.loop.set_debug, True)  # then it minds which thread it is
         d = self.tx_app.apply_async(group(members()))
         self.assertEqual(len(d.results), 4 * AT_ONCE)

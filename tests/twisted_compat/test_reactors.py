@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from bridgetask.twisted_compat import deferred
+from bridgetask import InvalidOption
+from bridgetask.twisted_compat import install
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("BRIDGETASK_TEST_REACTOR") == "default", reason="this is the second run"
@@ -80,5 +81,5 @@ print(tx_app.client.closed, tx_app.client._session)
 
 def test_installing_uvloop_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    with pytest.raises(deferred.InvalidOption, match="uvloop: is not installed"):
-        deferred.install(uvloop=True)
+    with pytest.raises(InvalidOption, match="uvloop: is not installed"):
+        install(uvloop=True)
