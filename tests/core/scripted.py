@@ -24,6 +24,8 @@ class Operation:
         self._held: asyncio.Event | None = None
         #: The loop's times at which it began.
         self.began: list[float] = []
+        #: How long the log was when one began that has ended well.
+        self.served = -1
         #: How many times it was cancelled.
         self.cancelled = 0
         #: Called each time, before it ends.
@@ -35,14 +37,20 @@ class Operation:
 
     def hold(self) -> None:
         """Let nothing end before :meth:`release`."""
-        self._held = asyncio.Event()
+        self._held = self._held or asyncio.Event()
 
     def release(self) -> None:
-        assert self._held is not None
-        self._held.set()
-        self._held = None
+        """Let all end that was held, and what comes at once."""
+        if self._held is not None:
+            self._held.set()
+            self._held = None
+
+    def forgive(self) -> None:
+        """Let the next calls end well whatever :meth:`fail` said."""
+        self._errors.clear()
 
     async def run(self, what: str = "") -> None:
+        begun = len(self._log)
         self._log.append(f"{self._name} {what}".rstrip())
         self.began.append(asyncio.get_running_loop().time())
         error = self._errors.popleft() if self._errors else None
@@ -55,6 +63,7 @@ class Operation:
         self.meanwhile()
         if error is not None:
             raise error
+        self.served = begun
 
 
 class ScriptedPublisher(Publisher):
@@ -70,6 +79,8 @@ class ScriptedPublisher(Publisher):
         self.log = log
         #: What :meth:`publish` raises, by task id.
         self.unpublishable: dict[str | None, Exception] = {}
+        #: Called with each message that is published, before it is.
+        self.on_publish: Callable[[Sending], object] = lambda _: None
         #: What was published and not answered, in order.
         self.on_their_way: list[Sending] = []
         #: How many messages were published, and neither flushed nor drained.
@@ -156,7 +167,9 @@ class ScriptedPublisher(Publisher):
         if name in self.unpublishable:
             raise self.unpublishable[name]
         assert self.ready(sending.message)
+        assert not sending.delivery.done
         assert not self.is_draining
+        self.on_publish(sending)
         self.log.append(f"publish {name}")
         self.on_their_way.append(sending)
         self.unwritten += 1
