@@ -16,9 +16,7 @@ class Aside:
     :param on_over: called with each of them after that.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_over: Callable[[Sending], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_over: Callable[[Sending], None]) -> None:
         self._loop = loop
         self._on_over = on_over
         self._timers: dict[Sending, asyncio.TimerHandle] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -84,6 +85,18 @@ class Sending:
         """Seconds that its retry policy wants before the retry that was counted last."""
         assert self.message.retry is not None
         return self.message.retry.interval(self.retries - 1)
+
+    def needs_backend_like(self, other: Sending) -> bool:
+        """Tell whether it must wait where another one waits for the result backend."""
+        same_receiver = self.receiver is not None and self.receiver is other.receiver
+        return self is other or same_receiver or bool(self.message.requires)
+
+    async def settled(self) -> None:
+        """Return once it is known what became of it, by its confirm or by its result."""
+        known = asyncio.Event()
+        # To wait for the delivery itself would mean that somebody asks for its error.
+        self.delivery.then(known.set)
+        await known.wait()
 
 
 #: Takes what became of a message: None if the broker has confirmed it, otherwise

@@ -81,6 +81,8 @@ class ScriptedPublisher(Publisher):
         self.unpublishable: dict[str | None, Exception] = {}
         #: Called with each message that is published, before it is.
         self.on_publish: Callable[[Sending], object] = lambda _: None
+        #: Whether it confirms each message while it takes it.
+        self.confirms_at_once = False
         #: What was published and not answered, in order.
         self.on_their_way: list[Sending] = []
         #: How many messages were published, and neither flushed nor drained.
@@ -173,6 +175,8 @@ class ScriptedPublisher(Publisher):
         self.log.append(f"publish {name}")
         self.on_their_way.append(sending)
         self.unwritten += 1
+        if self.confirms_at_once:
+            self.confirm(str(name))
 
     def flush(self) -> None:
         if self.unwritten:

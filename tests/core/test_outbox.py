@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import pytest
 
 from bridgetask.errors import BrokerUnreachable, InvalidOption, NotSent, SendError
 
-from .outbox_rig import Rig, declaration, open_rig, rig, write
+from .outbox_rig import PATIENT, Rig, declaration, open_rig, rig, write
 
 __all__ = ["rig"]
 
@@ -78,6 +80,21 @@ def test_it_counts_what_is_not_settled_and_what_is_on_its_way() -> None:
         rig.publisher.confirm("a", "b")
         rig.run()
         assert (rig.outbox.queued, rig.outbox.in_flight) == (1, 1)
+
+
+def test_nothing_is_held_of_messages_that_are_settled(rig: Rig) -> None:
+    deliveries = [weakref.ref(each) for each in rig.send_all("abcd", retry=PATIENT)]
+    rig.run()
+    rig.publisher.confirm("b")
+    rig.publisher.lose()
+    rig.run()
+    rig.publisher.answer("a", NotSent("no"))
+    rig.publisher.confirm()
+    rig.run()
+    assert rig.pending == ""
+    rig.told.clear()
+    gc.collect()  # errors and their causes
+    assert [each() for each in deliveries] == [None] * 4
 
 
 # How much is on its way.
@@ -278,6 +295,20 @@ def test_one_that_fails_at_publishing_after_it_was_prepared_fails_alone(rig: Rig
     rig.run()
     assert rig.failed == "a"
     assert rig.published == "b"
+
+
+def test_a_publisher_may_answer_while_it_takes_a_message() -> None:
+    with open_rig(max_in_flight=1) as rig:
+        rig.publisher.opened()
+        rig.publisher.confirms_at_once = True
+        rig.publisher.per_turn = 2
+        rig.send_all("abc")
+        rig.send("d", declares=(declaration("d"),))
+        rig.send("e", size=rig.publisher.alone)
+        rig.send("f")
+        rig.run()
+        assert rig.published == "abcdef" == rig.confirmed
+        assert len(rig.loop.tasks) == 1
 
 
 # Those who wait.

@@ -320,6 +320,16 @@ def test_one_whose_result_is_there_is_not_sent_again(rig: Rig, how: str) -> None
     assert rig.confirmed == "a"
 
 
+def test_the_loss_of_one_whose_result_is_there_makes_room(rig: Rig) -> None:
+    rig.send("a", retry=PATIENT)
+    rig.send("b", size=rig.publisher.alone, retry=PATIENT)
+    rig.run()
+    rig.told["a"].complete()
+    rig.publisher.lose()
+    rig.run()
+    assert rig.published == "ab"
+
+
 def test_one_whose_result_comes_while_it_waits_to_go_again_does_not(rig: Rig) -> None:
     rig.send_all("ab", retry=PATIENT)
     rig.run()

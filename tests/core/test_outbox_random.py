@@ -15,6 +15,7 @@ from bridgetask.errors import (
     BackendRefused,
     BackendUnreachable,
     BrokerUnreachable,
+    InvalidOption,
     NotRoutable,
     Refused,
     Unconfirmed,
@@ -53,7 +54,7 @@ class Call:
 
 calls = st.builds(
     Call,
-    kind=st.sampled_from(["good"] * 5 + ["guilty", "unroutable", "not accepted"]),
+    kind=st.sampled_from(["good"] * 5 + ["guilty", "unroutable", "not accepted", "invalid"]),
     size=st.sampled_from(["small"] * 5 + ["large", "alone"]),
     needs=st.sampled_from(["nothing"] * 4 + ["results", "replies", "write", "declaration"]),
     retry=st.sampled_from([PATIENT, PATIENT, twice(1), None]),
@@ -98,6 +99,8 @@ class World:
         rig, name = self.rig, f"m{len(self.calls)}"
         deadline = rig.loop.time() + call.within
         self.calls[name] = replace(call, sent_at=len(rig.log), deadline=deadline)
+        if call.kind == "invalid":
+            rig.publisher.unpublishable[name] = InvalidOption("headers", "can't be encoded")
         receivers = {"results": rig.results, "replies": rig.replies}
         rig.send(
             name,
