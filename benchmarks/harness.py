@@ -22,7 +22,8 @@ from kombu import Connection
 from tests.redis_servers import Redis
 from tests.servers import RabbitMQ, Worker
 
-from .clients import CLIENTS, HELD, PARKED, QUEUE, SINK
+from .app import HELD, PARKED, QUEUE, SINK
+from .clients import CLIENTS
 
 __all__ = [
     "ClientProcess",

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from .clients import HELD, PARKED, QUEUE, SINK
+from .app import HELD, PARKED, QUEUE, SINK
 from .floor import Amqp, consuming, content, method, no_longer_consuming, short
 from .workloads import HOLD, RELEASE
 

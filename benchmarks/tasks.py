@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.signals import after_setup_logger
 
-from .clients import TASK, make_app
+from .app import TASK, make_app
 from .replier import RESULT
 
 app = make_app(os.environ["BRIDGETASK_AMQP_URL"], os.environ["BRIDGETASK_BENCHMARKS_BACKEND"])

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from .clients import HELD, QUEUE
+from .app import HELD, QUEUE
 
 __all__ = ["RELEASE", "WORKLOADS", "AsyncClient", "EventLoop", "argument", "measured", "memory"]
 

@@ -10,30 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
-__all__ = ["CLIENTS", "HELD", "PARKED", "QUEUE", "SINK", "TASK", "Contender", "make_app"]
-
-#: The queue that the replier, or the worker, answers.
-QUEUE = "bench"
-#: The queue that the replier answers once it is told to.
-HELD = "bench.held"
-#: The queue of what is never answered.
-PARKED = "bench.parked"
-#: The queue of what is only sent.
-SINK = "bench.sink"
-TASK = "bench.add"
+__all__ = ["CLIENTS", "Contender"]
 
 _ALL = ("rpc", "redis")
-
-
-def make_app(url: str, backend: str) -> Any:
-    """Return a Celery app, configured as any other."""
-    from celery import Celery
-
-    app = Celery("bench", broker=url, backend=backend)
-    app.conf.task_default_queue = QUEUE
-    return app
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from . import HELD, PARKED, QUEUE, SINK, TASK, make_app
+from ..app import HELD, PARKED, QUEUE, SINK, TASK, make_app
 from .bases import AppClient, BridgetaskClient, make_group
 
 __all__ = [

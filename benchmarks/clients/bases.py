@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from . import PARKED, QUEUE, SINK, TASK, make_app
+from ..app import PARKED, QUEUE, SINK, TASK, make_app
 
 __all__ = ["AppClient", "BridgetaskClient", "make_group"]
 

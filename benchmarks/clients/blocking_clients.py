@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import Any
 
+from ..app import PARKED, QUEUE, SINK, TASK
 from ..workloads import argument, measured, memory
-from . import PARKED, QUEUE, SINK, TASK
 from .bases import AppClient, make_group
 
 __all__ = ["CeleryClient", "Frames"]

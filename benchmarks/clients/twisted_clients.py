@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from . import QUEUE, SINK, TASK
+from ..app import QUEUE, SINK, TASK
 from .bases import AppClient, BridgetaskClient, make_group
 
 __all__ = ["Bridgetask", "CeleryInThreads", "Poller"]

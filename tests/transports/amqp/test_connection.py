@@ -387,7 +387,7 @@ async def test_all_that_is_declared_at_once_is_declared_on_one_channel(
     lonely_client: Client,
 ) -> None:
     session: Any = lonely_client._session
-    connection = session._outbox._connection
+    connection = session._outbox._publisher._connection
     channels = connection._connection.transport.connection.channels
     before = len(channels)
     exchanges = [
@@ -402,7 +402,7 @@ async def test_a_declaration_that_is_refused_takes_no_other_one_with_it(
     lonely_client: Client,
 ) -> None:
     session: Any = lonely_client._session
-    connection = session._outbox._connection
+    connection = session._outbox._publisher._connection
     refused, *good = (
         Declaration.of("exchange_declare", name, {"type": "direct", "passive": True})
         for name in ("there-is-none", "amq.direct", "amq.topic")
@@ -423,7 +423,7 @@ async def test_a_declaration_that_is_cancelled_harms_no_later_one(rabbitmq: Rabb
         Client(make_app("late", f"amqp://127.0.0.1:{between.port}//")) as client,
     ):
         session: Any = client._session
-        connection = session._outbox._connection
+        connection = session._outbox._publisher._connection
         await connection.declare(first)  # on a channel that the others will have, too
         between.delay = 0.1
         with pytest.raises(TimeoutError):
