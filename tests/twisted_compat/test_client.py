@@ -440,6 +440,7 @@ class TestDeferredTask(TwistedCase):
                 yield tasks.add.s(number, 1)
 
         event_loop = self.tx_app._runner.event_loop()
+        self.addCleanup(event_loop.loop.set_debug, event_loop.loop.get_debug())
         event_loop.call(event_loop.loop.set_debug, True)  # then it minds which thread it is
         d = self.tx_app.apply_async(group(members()))
         self.assertEqual(len(d.results), 4 * AT_ONCE)
