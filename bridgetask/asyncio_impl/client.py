@@ -19,7 +19,6 @@ from ..wire.compression import DEFAULT_LIMIT
 from .calls import Calls
 from .control import Control
 from .events import Events, capture_events
-from .former_names import FormerNames
 from .group import GroupResult
 from .handle import OnCancel
 from .map import map_calls
@@ -38,7 +37,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(FormerNames):
+class Client:
     """Calls the tasks of a Celery app without blocking the event loop.
 
     Making one does no I/O and needs no running loop, so a module may hold one. It connects when
