@@ -23,6 +23,9 @@ if os.environ.get("BRIDGETASK_TEST_REACTOR") != "default":
 
 from celery import Celery
 
+# Before any event loop runs: importing reads files, which blocks.
+import bridgetask.transports.amqp.plug
+import bridgetask.transports.redis.plug  # noqa: F401
 from bridgetask import Client
 
 from .blocking import blocking_refused

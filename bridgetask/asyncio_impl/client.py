@@ -40,9 +40,10 @@ R = TypeVar("R")
 class Client:
     """Calls the tasks of a Celery app without blocking the event loop.
 
-    Making one does no I/O and needs no running loop, so a module may hold one. It connects when
-    it is first used, and belongs to the event loop that runs then. After that loop is closed, the
-    next one may use it, and so may a forked process.
+    Making one needs no running loop, so a module may hold one. It imports the libraries of the
+    app's broker and backend, as far as the configuration is known, and connects to nothing. It
+    connects when it is first used, and belongs to the event loop that runs then. After that loop is
+    closed, the next one may use it, and so may a forked process.
 
     .. code-block:: python
 
