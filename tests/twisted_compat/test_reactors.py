@@ -66,7 +66,7 @@ def call():
 
 reactor.callWhenRunning(call)
 reactor.run()
-print(tx_app.client.closed, tx_app.client._session)
+print(tx_app.client.closed, tx_app.client._sessions.current)
 """
     finished = subprocess.run(
         [sys.executable, "-c", program],
