@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+import twisted
 from twisted.internet import defer, reactor, task
 
 from .. import tasks
@@ -202,6 +203,7 @@ class TestRunning(TwistedCase):
         (logged,) = self.flushLoggedErrors()
         self.assertEqual(str(logged.value), "unhandled")
 
+    @pytest.mark.skipif(twisted.version.major < 25, reason="pytest itself keeps those tracebacks")
     @defer.inlineCallbacks
     def test_what_has_ended_is_freed_without_the_garbage_collector(self) -> Any:
         seen: list[weakref.ref[Something]] = []
