@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import threading
-import warnings
-import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -18,46 +12,29 @@ from collections.abc import (
 )
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
-from uuid import uuid4
 
-from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
 from ..transports.plugs import Plugs, preload
 from ..wire.app_view import app_itself
-from ..wire.codec import Codec
 from ..wire.compression import DEFAULT_LIMIT
-from ..wire.recorder import RecordedCall
+from .calls import Calls
 from .control import Control
 from .events import Events, capture_events
 from .group import GroupResult
-from .lookup import handle_by_id, handle_of_tree, stored_group
+from .handle import OnCancel
 from .map import map_calls
-from .result import AnyResult, AsyncResult, OnCancel
-from .session import Session
-from .submission import submission_of
+from .options import ClientOptions
+from .result import AsyncResult
+from .sessions import Sessions
 
 if TYPE_CHECKING:
     from celery import Celery, Task
     from celery.canvas import Signature, group
     from celery.events.state import State
 
-__all__ = ["Client"]
-
-logger: logging.Logger = logging.getLogger("bridgetask")
+__all__ = ["Client", "calls_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: The clients of this process.
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    """Make the locks anew after a fork: a thread that held one has not come along."""
-    for client in _clients:
-        client._making = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Client:
@@ -101,41 +78,26 @@ class Client:
         max_queued: int = 100_000,
         max_result_size: int = DEFAULT_LIMIT,
     ) -> None:
-        for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
-            if not isinstance(seconds, (int, float)) or seconds <= 0:
-                raise InvalidOption(name, f"must be a positive number of seconds, not {seconds!r}")
-        if heartbeat is not None and (not isinstance(heartbeat, (int, float)) or heartbeat < 0):
-            raise InvalidOption(
-                "heartbeat", f"must be a number of seconds, 0 for never, or None, not {heartbeat!r}"
-            )
-        for name, number in (("max_in_flight", max_in_flight), ("max_queued", max_queued)):
-            if not isinstance(number, int) or number < 1:
-                raise InvalidOption(name, f"must be a positive whole number, not {number!r}")
+        options = ClientOptions(
+            send_timeout=send_timeout,
+            close_timeout=close_timeout,
+            on_cancel=on_cancel,
+            heartbeat=heartbeat,
+            max_in_flight=max_in_flight,
+            max_queued=max_queued,
+            max_result_size=max_result_size,
+        )
         #: The Celery app.
         self.app: Celery = app_itself(app)
+        self._sessions = Sessions(self.app, options, self._plug)
+        self._calls = Calls(self._sessions)
         #: Commands to workers, and questions.
-        self.control: Control = Control(self)
-        self._send_timeout = send_timeout
-        self._close_timeout = close_timeout
-        self._on_cancel = _checked_on_cancel(on_cancel)
-        self._heartbeat = heartbeat
-        self._max_in_flight = max_in_flight
-        self._max_queued = max_queued
-        self._max_result_size = _checked_size(max_result_size)
-        self._built: tuple[Plugs, Codec]
-        self._process = 0  # the one that those were built in: none yet
-        self._session: Session | None = None
-        self._closed = False
-        self._background: set[asyncio.Task[None]] = set()
-        #: Held while the wire or the session is made, or taken away: with Twisted, the reactor's
-        #: thread and the loop's may both be the first to need them.
-        self._making = threading.RLock()
-        _clients.add(self)
+        self.control: Control = self._calls.control
         preload(self.app)
 
     def _plug(self) -> Plugs:
         """Read the configuration; ``bridgetask.testing`` has other plugs."""
-        return Plugs.of(self.app, heartbeat=self._heartbeat)
+        return Plugs.of(self.app, heartbeat=self._sessions.options.heartbeat)
 
     # Calling tasks.
 
@@ -162,10 +124,9 @@ class Client:
         :raises ClientClosed: the client was closed.
         :raises WrongEventLoop: the client belongs to another event loop, or none is running.
         """
-        session = self._running_session()
-        on_cancel = self._pop_on_cancel(options)
-        call = self._codec.recorder.send_task(name, args, kwargs, options)
-        handle: AsyncResult[Any] = self._submit(session, call, on_cancel)
+        call = self._calls.send_task(self._sessions.running(), name, args, kwargs, options)
+        call.start()
+        handle: AsyncResult[Any] = call.handle
         return handle
 
     @overload
@@ -215,10 +176,9 @@ class Client:
         :param task: a task of the app, or a signature of one or several.
         :raises TypeError: the task does not take these arguments.
         """
-        session = self._running_session()
-        on_cancel = self._pop_on_cancel(options)
-        call = self._codec.recorder.apply_async(task, args, kwargs, options)
-        return self._submit(session, call, on_cancel)
+        call = self._calls.apply_async(self._sessions.running(), task, args, kwargs, options)
+        call.start()
+        return call.handle
 
     def map(
         self,
@@ -252,13 +212,11 @@ class Client:
         :raises Exception: what :meth:`AsyncResult.get` raises.
         """
         return map_calls(
-            self,
-            task,
+            lambda item: self.apply_async(task, (item,), **options),
             iterable,
             limit=limit,
             ordered=ordered,
             return_exceptions=return_exceptions,
-            options=options,
         )
 
     def result(self, task_id: str) -> AsyncResult[Any]:
@@ -269,7 +227,7 @@ class Client:
         task: for any other, awaiting the handle raises
         :class:`bridgetask.errors.ResultUnavailable` at once.
         """
-        return handle_by_id(self, self._running_session(), task_id)
+        return self._calls.lookup(self._sessions.running()).by_id(task_id)
 
     async def group_result(self, group_id: str) -> GroupResult:
         """Return the handle of a group that was saved, by this client or any other of Celery's.
@@ -279,7 +237,7 @@ class Client:
         :raises ResultUndecodable: what is stored can't be read.
         :raises BackendError: the result backend could not be asked.
         """
-        return await stored_group(self, self._running_session(), group_id)
+        return await self._calls.lookup(self._sessions.running()).stored_group(group_id)
 
     def events(
         self,
@@ -306,7 +264,16 @@ class Client:
             example; None makes one. An event has reached it before it is iterated over.
         :raises InvalidOption: an argument can't be used.
         """
-        return capture_events(self, types, routing_key, wakeup, buffer_limit, state)
+        return capture_events(
+            self.app,
+            self._sessions.running,
+            self.control.heartbeat,
+            types,
+            routing_key,
+            wakeup,
+            buffer_limit,
+            state,
+        )
 
     # Connecting and closing.
 
@@ -319,7 +286,7 @@ class Client:
         :raises InvalidOption: the app's configuration can't be used.
         :raises ClientClosed: the client was closed, before or meanwhile.
         """
-        await self._running_session().connect()
+        await self._sessions.running().connect()
 
     async def close(self) -> None:
         """Send what is queued, disconnect, and be closed for good, within ``close_timeout``.
@@ -330,17 +297,7 @@ class Client:
 
         :raises WrongEventLoop: the client belongs to another event loop that still runs.
         """
-        self._closed = True
-        with self._making:
-            session, self._session = self._session, None
-        if session is None or not session.usable:
-            return
-        if asyncio.get_running_loop() is not session.loop:
-            self._session = session
-            raise WrongEventLoop("the client belongs to another event loop than the one that runs")
-        for task in self._background:
-            task.cancel()
-        await session.close(self._close_timeout)
+        await self._sessions.close()
 
     async def __aenter__(self) -> Client:
         """Connect, so that the block is entered only if the broker is there; else close."""
@@ -359,124 +316,15 @@ class Client:
     ) -> None:
         await self.close()
 
-    def __del__(self, _warn: Any = warnings.warn) -> None:
-        session: Session | None = getattr(self, "_session", None)
-        if session is None or session.closed or not session.usable:
-            return
-        _warn(f"unclosed {self!r}", ResourceWarning, source=self)
-        try:
-            session.loop.call_soon_threadsafe(session.abort)
-        except RuntimeError:  # the loop was closed in this moment
-            session.closed = True
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._session else "idle"
-        return f"<Client of {self.app.main or 'a Celery app'} {state}>"
-
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._closed
+        return self._sessions.closed
 
-    # Within.
-
-    def _configured(self) -> tuple[Plugs, Codec]:
-        """Return what carries messages and what builds them.
-
-        They are made at the first call, since the app may be configured late. A forked process
-        makes its own, so that results come to the one that sent the task.
-        """
-        if self._process == os.getpid():
-            return self._built
-        with self._making:
-            if self._process != os.getpid():  # else another thread has made them meanwhile
-                plugs = self._plug()
-                codec = plugs.codec(
-                    f"bridgetask.results.{uuid4()}", max_result_size=self._max_result_size
-                )
-                self._built = plugs, codec
-                self._process = os.getpid()  # last: it vouches for them
-            return self._built
-
-    @property
-    def _codec(self) -> Codec:
-        return self._configured()[1]
-
-    @property
-    def _reply_to(self) -> str:
-        return self._codec.recorder.reply_to
-
-    def _running_session(self) -> Session:
-        """Return the session of the event loop that runs."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise WrongEventLoop("no event loop is running: call this from a coroutine") from None
-        session = self._session_on(loop)
-        session.check_loop()
-        return session
-
-    def _session_on(self, loop: asyncio.AbstractEventLoop) -> Session:
-        """Return the session, making one that belongs to ``loop`` where there is none."""
-        self._check_open()
-        session = self._session
-        if session is not None and session.usable:
-            return session
-        with self._making:
-            self._check_open()
-            session = self._session  # another thread may have made it meanwhile
-            if session is None or not session.usable:
-                session = self._session = Session(
-                    *self._configured(),
-                    loop,
-                    send_timeout=self._send_timeout,
-                    max_in_flight=self._max_in_flight,
-                    max_queued=self._max_queued,
-                )
-            return session
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClientClosed("the client is closed")
-
-    def _pop_on_cancel(self, options: dict[str, Any]) -> OnCancel:
-        if "on_cancel" in options:
-            return _checked_on_cancel(options.pop("on_cancel"))
-        return self._on_cancel
-
-    def _submit(self, session: Session, call: RecordedCall, on_cancel: OnCancel) -> Any:
-        submission = submission_of(self, session, call, on_cancel)
-        submission.start()
-        return submission.handle
-
-    def _handle_of_tree(self, session: Session, encoded: Any) -> AnyResult:
-        """Return the handle of what a task called, by what Celery's ``as_tuple`` left of it."""
-        return handle_of_tree(self, session, encoded)
-
-    def _revoke_in_background(self, task_id: str, *, terminate: bool) -> None:
-        """Revoke a task on behalf of somebody who was cancelled, and so can't wait for it."""
-        if self._closed:
-            return
-
-        async def revoke() -> None:
-            try:
-                await self.control.revoke(task_id, terminate=terminate)
-            except SendError as error:
-                logger.warning("Could not revoke the abandoned task %s: %s", task_id, error)
-
-        task = asyncio.get_running_loop().create_task(revoke())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def __repr__(self) -> str:
+        return str(self._sessions)
 
 
-def _checked_size(value: Any) -> int:
-    if not isinstance(value, int) or value <= 0:
-        raise InvalidOption("max_result_size", f"must be a positive number of bytes, not {value!r}")
-    return value
-
-
-def _checked_on_cancel(value: Any) -> OnCancel:
-    if value not in (None, "revoke", "terminate"):
-        raise InvalidOption("on_cancel", f"must be None, 'revoke' or 'terminate', not {value!r}")
-    checked: OnCancel = value
-    return checked
+def calls_of(client: Client) -> Calls:
+    """Return the calls of a client, for front ends on top of it; see :class:`Calls`."""
+    return client._calls

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from ..errors import InvalidOption
 from ..wire.control import check_own
-from .commands import run_commands
 from .inspect import Inspect
-
-if TYPE_CHECKING:
-    from .client import Client
 
 __all__ = ["Control"]
 
-#: What each worker said, by its name; None where no replies were asked for.
-Replies = list[dict[str, Any]] | None
+#: Runs a function on Celery's own control, and returns what that returns.
+RunControl: TypeAlias = Callable[[Callable[[Any], Any]], Awaitable[Any]]
+
+#: The reply of each worker, by its name; None where no replies were asked for.
+WorkerReplies: TypeAlias = list[dict[str, Any]] | None
 
 
 class Control:
@@ -37,8 +36,8 @@ class Control:
     :meth:`broadcast` raises.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, run: RunControl) -> None:
+        self._run = run
 
     def inspect(
         self,
@@ -82,7 +81,7 @@ class Control:
         pattern: str | None = None,
         matcher: str | None = None,
         **extra_kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Send any command, those that the workers define themselves included.
 
         :param command: the command's name.
@@ -127,7 +126,7 @@ class Control:
         terminate: bool = False,
         signal: str | None = "SIGTERM",
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers not to run one task or several.
 
         Results of these tasks that are awaited here resolve as revoked at once, except for tasks
@@ -146,7 +145,7 @@ class Control:
         terminate: bool = False,
         signal: str | None = "SIGTERM",
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers not to run tasks that are stamped so: ``{"stamp": "value"}``, or a list.
 
         Results resolve as with :meth:`revoke`, where this client sent the stamped task itself.
@@ -162,7 +161,7 @@ class Control:
         destination: Sequence[str] | None = None,
         signal: str | None = "SIGTERM",
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Revoke tasks, and kill the processes that run them."""
         return await self._call("terminate", task_id, destination, signal, **kwargs)
 
@@ -172,7 +171,7 @@ class Control:
         rate_limit: float | str,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Limit how often workers start a task.
 
         :param task_name: the task's name.
@@ -187,7 +186,7 @@ class Control:
         hard: float | None = None,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Set the time limits of a task, in seconds.
 
         :param task_name: the task's name.
@@ -229,7 +228,7 @@ class Control:
         options: Mapping[str, Any] | None = None,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to consume one more queue.
 
         :param options: more of what ``kombu.Queue.from_dict`` takes.
@@ -241,31 +240,31 @@ class Control:
 
     async def cancel_consumer(
         self, queue: str, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to consume a queue no longer."""
         return await self._call("cancel_consumer", queue, destination, **kwargs)
 
     async def enable_events(
         self, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to send events about tasks."""
         return await self._call("enable_events", destination, **kwargs)
 
     async def disable_events(
         self, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to send no events about tasks."""
         return await self._call("disable_events", destination, **kwargs)
 
     async def pool_grow(
         self, n: int = 1, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to add ``n`` processes to their pools."""
         return await self._call("pool_grow", n, destination, **kwargs)
 
     async def pool_shrink(
         self, n: int = 1, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to take ``n`` processes from their pools."""
         return await self._call("pool_shrink", n, destination, **kwargs)
 
@@ -276,7 +275,7 @@ class Control:
         reloader: Any = None,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to restart their pools, which needs ``worker_pool_restarts``.
 
         :param modules: what to import first.
@@ -287,7 +286,7 @@ class Control:
 
     async def autoscale(
         self, max: int, min: int, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Set between how many processes the pools of workers grow and shrink by themselves.
 
         :param max: how many there may be.
@@ -295,30 +294,32 @@ class Control:
         """
         return await self._call("autoscale", max, min, destination, **kwargs)
 
-    async def shutdown(self, destination: Sequence[str] | None = None, **kwargs: Any) -> Replies:
+    async def shutdown(
+        self, destination: Sequence[str] | None = None, **kwargs: Any
+    ) -> WorkerReplies:
         """Tell workers to end, once the tasks that they run have."""
         return await self._call("shutdown", destination, **kwargs)
 
-    async def heartbeat(self, destination: Sequence[str] | None = None, **kwargs: Any) -> Replies:
+    async def heartbeat(
+        self, destination: Sequence[str] | None = None, **kwargs: Any
+    ) -> WorkerReplies:
         """Tell workers to send a heartbeat event at once."""
         return await self._call("heartbeat", destination, **kwargs)
 
     async def election(
         self, id: str, topic: str, action: Any = None, connection: None = None
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Have workers elect one of them, which then does ``action``. For workers' extensions."""
         return await self._call("election", id, topic, action, connection)
 
     # Within.
 
-    async def _call(self, name: str, *args: Any, **kwargs: Any) -> Replies:
+    async def _call(self, name: str, *args: Any, **kwargs: Any) -> WorkerReplies:
         """Call a method of Celery's control."""
         if bool(kwargs.get("pattern")) != bool(kwargs.get("matcher")):
             # Celery would send it to all workers.
             raise InvalidOption("pattern", "and matcher must be given together")
-        replies: Replies = await self._run(lambda control: getattr(control, name)(*args, **kwargs))
+        replies: WorkerReplies = await self._run(
+            lambda control: getattr(control, name)(*args, **kwargs)
+        )
         return replies
-
-    async def _run(self, call: Callable[[Any], Any]) -> Any:
-        session = self._client._running_session()
-        return await run_commands(session, self._client._codec.mailbox.converse(call))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from ..core.completion import Completion
 from ..errors import BridgetaskError, InvalidOption
 from ..wire.events import EventCapture
+from .session import Session
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.events.state import State
 
     from ..core.receiving import Subscription
-    from .client import Client
-    from .session import Session
 
-__all__ = ["Events", "capture_events"]
+__all__ = ["Events", "capture_events", "close_soon"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -102,15 +102,19 @@ class Events(AsyncIterator[dict[str, Any]]):
 
 
 def capture_events(
-    client: Client,
+    app: Celery,
+    running: Callable[[], Session],
+    wake: Callable[[], Awaitable[object]],
     types: Collection[str] | None,
     routing_key: str,
     wakeup: bool,
     buffer_limit: int,
     state: State | None,
 ) -> Events:
-    """Return a capture that is yet to be started.
+    """Return a capture that is yet to be started; see :meth:`bridgetask.Client.events`.
 
+    :param running: returns the session of the event loop that runs.
+    :param wake: makes workers send a heartbeat; called where ``wakeup`` is set.
     :raises InvalidOption: naming the argument that can't be used.
     """
     if types is not None and (isinstance(types, str) or not isinstance(types, Collection)):
@@ -123,29 +127,34 @@ def capture_events(
         )
     if state is not None and not callable(getattr(state, "event", None)):
         raise InvalidOption("state", f"must be a celery.events.state.State, not {state!r}")
-    capture = EventCapture(client.app, routing_key, state)
-    return Events(_Stream(client, capture, types, buffer_limit, wakeup))
+    capture = EventCapture(app, routing_key, state)
+    return Events(_Stream(running, capture, types, buffer_limit, wake if wakeup else None))
+
+
+def close_soon(events: Events) -> None:
+    """End a capture from a place that can't wait for it, in any thread."""
+    events._stream.close_soon()
 
 
 class _Stream:
-    """What works for an :class:`Events`, and does not hold it: that may be dropped at any time."""
+    """Captures for an :class:`Events`, and does not hold it: that may be dropped at any time."""
 
     def __init__(
         self,
-        client: Client,
+        running: Callable[[], Session],
         capture: EventCapture,
         types: Collection[str] | None,
         buffer_limit: int,
-        wakeup: bool,
+        wake: Callable[[], Awaitable[object]] | None,
     ) -> None:
         self.capture = capture
         self.dropped: int = 0
         self.interruptions: int = 0
-        self._client = client
+        self._running = running
         self._types = types
         self._buffer: deque[dict[str, Any]] = deque()
         self._buffer_limit = buffer_limit
-        self._wakeup = wakeup
+        self._wake = wake
         self._news = Completion()
         self._dropping = False
         self._error: BridgetaskError | None = None
@@ -165,7 +174,7 @@ class _Stream:
     async def _begin(self) -> None:
         async with self._ending:
             if self._session is None:
-                self._session = self._client._running_session()
+                self._session = self._running()
             if self._subscription is None:
                 self._subscription = self._session.subscribe(self.capture, self)
             self._session.check_loop()
@@ -229,8 +238,9 @@ class _Stream:
         self._news.complete()
 
     def consuming(self) -> None:
-        if self._wakeup and (self._waking is None or self._waking.done()):
-            self._waking = asyncio.get_running_loop().create_task(self._wake_workers())
+        if self._wake is not None and (self._waking is None or self._waking.done()):
+            waking = self._wake_workers(self._wake)
+            self._waking = asyncio.get_running_loop().create_task(waking)
 
     def interrupted(self) -> None:
         self.interruptions += 1
@@ -242,8 +252,8 @@ class _Stream:
         if self._waking is not None:
             self._waking.cancel()
 
-    async def _wake_workers(self) -> None:
+    async def _wake_workers(self, wake: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self._client.control.heartbeat()
+            await wake()
         except BridgetaskError as error:  # they will tell of themselves sooner or later
             logger.debug("Could not wake the workers: %s", error)

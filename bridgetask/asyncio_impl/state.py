@@ -1,24 +1,60 @@
-"""What is known of a task, without I/O."""
+"""What is known of a task, or of a group. Nothing here waits or does I/O."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import Any
 
 from ..core.outcomes import Outcome
 from ..wire.results import FAILURE, PENDING, SUCCESS
 
-__all__ = ["TaskState"]
+__all__ = ["State", "TaskState"]
 
 
-class TaskState:
-    """The last that was reported of a task. Nothing here waits or does I/O."""
+class State(ABC):
+    """What is known of a task or a group. It equals its id, and what has the same id and class."""
 
-    __slots__ = ("_name", "_outcome")
+    __slots__ = ()
 
-    def __init__(self, outcome: Outcome, name: str | None) -> None:
-        self._outcome = outcome
-        self._name = name
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """The id of the task or of the group."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Return whether it has ended, well or not."""
+
+    @abstractmethod
+    def successful(self) -> bool:
+        """Return whether it returned a value."""
+
+    @abstractmethod
+    def failed(self) -> bool:
+        """Return whether it raised an exception."""
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, State):
+            return type(other) is type(self) and other.id == self.id
+        return self.id == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class TaskState(State):
+    """The latest update of a task."""
+
+    __slots__ = ()
+
+    #: What is known of the task. The class below this one has it.
+    _outcome: Outcome
+    #: The task's name, where the call said it.
+    _name: str | None
 
     @property
     def id(self) -> str:

@@ -1,25 +1,24 @@
-"""A call on its way: the handles that stand for it, and the messages that they hang on."""
+"""Turns a recorded call into handles, and hands its messages to the session."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ..core.completion import Completion
 from ..core.delivery import Delivery, JointDelivery
 from ..errors import BridgetaskError, ClientClosed, InvalidOption, NotSent
 from ..wire.canvas import is_group_result
 from ..wire.message import OutgoingMessage
-from ..wire.recorder import RecordedCall
+from ..wire.recorder import RecordedCall, Recorder
 from ..wire.results import from_eager_result, is_eager_result
 from .group import GroupResult
-from .result import AnyResult, AsyncResult, OnCancel
+from .handle import Caller, Handle, OnCancel
+from .members import Members
+from .result import AsyncResult
 from .session import Session
-
-if TYPE_CHECKING:
-    from .client import Client
 
 __all__ = ["Submission", "submission_of"]
 
@@ -33,35 +32,50 @@ _AHEAD = 1000
 
 
 def submission_of(
-    client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
+    caller: Caller,
+    session: Session,
+    recorder: Recorder,
+    call: RecordedCall,
+    on_cancel: OnCancel,
 ) -> Submission:
-    """Return what sends a recorded call.
+    """Return the submission of a recorded call.
 
-    :param on_cancel: what cancelling the last one who waits does.
+    :param recorder: the recorder of the call.
+    :param on_cancel: what cancelling the last waiter does.
+    :raises InvalidOption: the call wants a result, and the result backend is not supported.
     :raises Overloaded: too many messages wait to be sent already.
     """
     kind = Submission if call.rest is None else _GrowingSubmission
-    return kind(client, session, call, on_cancel)
+    return kind(caller, session, recorder, call, on_cancel)
 
 
 class Submission:
-    """One recorded call, from its handle to its last message."""
+    """One recorded call, from its handle to its last message.
+
+    Making it checks the call; :meth:`start` sends it.
+    """
 
     def __init__(
-        self, client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
+        self,
+        caller: Caller,
+        session: Session,
+        recorder: Recorder,
+        call: RecordedCall,
+        on_cancel: OnCancel,
     ) -> None:
         session.backlog.check()
-        self._client = client
+        self._caller = caller
         self._session = session
+        self._recorder = recorder
         self._call = call
         self._on_cancel = on_cancel
-        self._recorder = client._codec.recorder
         self._messages: dict[str, OutgoingMessage] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._outgoing: list[tuple[OutgoingMessage, Completion]] = []
         self._to_receive: list[str] = []
         self._take(call.messages)
-        self.handle: AnyResult = self._handle(call.result)
+        #: The handle of the call: for a group a GroupResult, else an AsyncResult.
+        self.handle: Any = self._handle(call.result)
         session.backlog.add(delivery for _, delivery in self._outgoing)
 
     def start(self) -> None:
@@ -102,36 +116,38 @@ class Submission:
 
     # The handles.
 
-    def _handle(self, result: Any, carrier: Delivery | None = None) -> Any:
+    def _handle(self, result: Any, carrier: Delivery | None = None) -> Handle:
         """Return the handle for a result of Celery's, with those of its parents and members.
 
-        :param carrier: the message that the task hangs on where it has none of its own, since a
-            worker will send that.
+        :param carrier: the message before the task, for a task that a worker will send: it can't
+            be sent where that message can't.
         """
-        line = [result]
-        while line[-1].parent is not None:
-            line.append(line[-1].parent)
-        handle: Any = None
-        for each in reversed(line):
+        handle: Handle | None = None
+        for each in _line(result):
             if is_group_result(each):
-                handle = self._group(each, handle, carrier)
+                members = self._members(each, carrier)
+                carrier = members.delivery
+                handle = GroupResult(self._caller, self._session, each.id, members, parent=handle)
             else:
+                carrier = self._deliveries.get(each.id, carrier) or Delivery(self._title(each))
                 handle = self._single(each, handle, carrier)
-            carrier = handle._delivery
+        assert handle is not None
         return handle
 
-    def _group(self, result: Any, parent: Any, carrier: Delivery | None) -> GroupResult:
-        joint = JointDelivery(f"{self._call.name}[{result.id}]")
-        group = GroupResult(self._client, self._session, result.id, parent=parent, delivery=joint)
-        group._extend([self._handle(member, carrier) for member in result.results])
-        self._complete(group, result)
-        return group
+    def _members(self, result: Any, carrier: Delivery | None) -> Members:
+        members = Members(JointDelivery(self._title(result)))
+        members.extend([self._handle(member, carrier) for member in result.results])
+        self._close(members, result)
+        return members
 
-    def _complete(self, group: GroupResult, result: Any) -> None:
-        """Take note that a group has all members that it has by now."""
-        group._close(None)
+    def _title(self, result: Any) -> str:
+        return f"{self._call.name}[{result.id}]"
 
-    def _single(self, result: Any, parent: Any, carrier: Delivery | None) -> AsyncResult[Any]:
+    def _close(self, members: Members, result: Any) -> None:
+        """Take note that these are all members of a group, unless others are called later."""
+        members.close()
+
+    def _single(self, result: Any, parent: Handle | None, delivery: Delivery) -> AsyncResult[Any]:
         call, backend = self._call, self._session.backend
         message = self._messages.get(result.id)
         ignored = self._recorder.ignores_result(call, result, message)
@@ -141,7 +157,6 @@ class Submission:
         if call.reply_elsewhere and backend.capabilities.uses_reply_to:
             no_result = "its reply_to is another address than this client's"
         outcome = self._session.pending.begin(result.id)
-        delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")
         delivery.carry(outcome)
         outcome.stamps = message.stamps if message is not None else {}
         if is_eager_result(result):
@@ -156,7 +171,7 @@ class Submission:
         if name is None and message is not None:
             name = message.properties["headers"].get("task", call.name)
         return AsyncResult(
-            self._client,
+            self._caller,
             self._session,
             outcome,
             name=name,
@@ -166,6 +181,15 @@ class Submission:
             no_result=no_result,
             on_cancel=self._on_cancel,
         )
+
+
+def _line(result: Any) -> list[Any]:
+    """Return a result of Celery's and its parents, the first one first."""
+    line = [result]
+    while line[-1].parent is not None:
+        line.append(line[-1].parent)
+    line.reverse()
+    return line
 
 
 class _GrowingSubmission(Submission):
@@ -178,8 +202,8 @@ class _GrowingSubmission(Submission):
         self._stepper: int | None = None
         #: Whether there are no more steps, though the group may be yet to learn of that.
         self._over = False
-        #: The group: the handle itself, or a chord's header.
-        self._growing: GroupResult | None = None
+        #: The members of the group, which is the handle itself or a chord's header.
+        self._growing: Members | None = None
         super().__init__(*args)
         #: What is to be sent, each with its handles. Any thread may add to it.
         self._batches: deque[_Batch] = deque([self._batch()])
@@ -204,12 +228,12 @@ class _GrowingSubmission(Submission):
             finally:
                 self._session.loop.call_soon_threadsafe(self._flush)
 
-    def _complete(self, group: GroupResult, result: Any) -> None:
+    def _close(self, members: Members, result: Any) -> None:
         if result is self._call.growing:
-            self._growing = group
-            group._finish_building = self.finish
+            self._growing = members
+            members.finish = self.finish
         else:
-            super()._complete(group, result)
+            super()._close(members, result)
 
     def _flush(self) -> None:
         while self._batches:
@@ -249,8 +273,8 @@ class _GrowingSubmission(Submission):
 
     def _step(self) -> bool:
         """Call some more members of a large group; return whether there may be others."""
-        group = self._growing
-        assert group is not None
+        members = self._growing
+        assert members is not None
         if self._over:
             return False
         self._stepper = threading.get_ident()
@@ -258,7 +282,7 @@ class _GrowingSubmission(Submission):
             results, messages = self._recorder.record_more(self._call, _PER_TURN)
             self._take(messages)
             self._session.backlog.add(self._deliveries.values())
-            group._extend([self._handle(result) for result in results])
+            members.extend([self._handle(result) for result in results])
         except Exception as error:
             self._close_group(error)
             raise
@@ -274,12 +298,12 @@ class _GrowingSubmission(Submission):
         assert self._growing is not None
         self._over = True
         in_our_words = error is None or isinstance(error, BridgetaskError)
-        if not in_our_words and self._growing is not self.handle:
+        if not in_our_words and self._call.growing is not self._call.result:
             # A chord's body fails with this, as the result of a call that was accepted.
             failed = NotSent(f"a task of the header can't be sent: {error!r}")
             failed.__cause__ = error
             error = failed
         if self._session.runs_here:
-            self._growing._close(error)
+            self._growing.close(error)
         else:
-            self._session.loop.call_soon_threadsafe(self._growing._close, error)
+            self._session.loop.call_soon_threadsafe(self._growing.close, error)

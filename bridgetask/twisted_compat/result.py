@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from .. import errors
 from ..asyncio_impl.group import GroupResult
-from ..asyncio_impl.result import AnyResult, AsyncResult
+from ..asyncio_impl.handle import Handle
+from ..asyncio_impl.result import AsyncResult
 from .client_internals import is_settled, value_of
 from .deferreds import QuietDeferred, for_each
 from .event_loops import EventLoop
@@ -49,10 +50,10 @@ class DeferredTask(QuietDeferred[Any]):
     Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
     """
 
-    def __init__(self, handle: AnyResult, event_loop: EventLoop, *, quiet: bool = False) -> None:
+    def __init__(self, handle: Handle, event_loop: EventLoop, *, quiet: bool = False) -> None:
         super().__init__(lambda _: stop_waiting())
         #: The handle, as asyncio code uses it.
-        self.task: AnyResult = handle
+        self.task: Handle = handle
         self._event_loop = event_loop
         self._quiet = quiet
         if is_settled(handle):
@@ -105,7 +106,7 @@ class DeferredTask(QuietDeferred[Any]):
         See :meth:`bridgetask.AsyncResult.collect`.
         """
 
-        async def collect() -> list[tuple[AnyResult, Any]]:
+        async def collect() -> list[tuple[Handle, Any]]:
             return [pair async for pair in self.task.collect(intermediate)]
 
         return self._event_loop.deferred(collect()).addCallback(
@@ -122,11 +123,11 @@ class DeferredTask(QuietDeferred[Any]):
         See :meth:`bridgetask.AsyncResult.iterdeps`.
         """
 
-        async def walk() -> list[tuple[AnyResult | None, AnyResult]]:
+        async def walk() -> list[tuple[Handle | None, Handle]]:
             return [pair async for pair in self.task.iterdeps(intermediate)]
 
         def deferred(
-            pairs: list[tuple[AnyResult | None, AnyResult]],
+            pairs: list[tuple[Handle | None, Handle]],
         ) -> list[tuple[DeferredTask | None, DeferredTask]]:
             tasks = {id(node): self._deferred(node) for _, node in pairs}
             return [(tasks.get(id(parent)), tasks[id(node)]) for parent, node in pairs]
@@ -152,7 +153,7 @@ class DeferredTask(QuietDeferred[Any]):
         children = self.task.children
         return None if children is None else [self._deferred(child) for child in children]
 
-    def _deferred(self, handle: AnyResult) -> DeferredTask:
+    def _deferred(self, handle: Handle) -> DeferredTask:
         if handle is self.task:
             return self
         return DeferredTask(handle, self._event_loop, quiet=True)
@@ -176,7 +177,7 @@ class DeferredTask(QuietDeferred[Any]):
     __repr__ = __str__
 
 
-def _outcome_of(handle: AnyResult) -> Any:
+def _outcome_of(handle: Handle) -> Any:
     """Return the value of a settled handle, or a Failure of its exception."""
     try:
         return value_of(handle)

@@ -217,12 +217,11 @@ async def test_nothing_is_left_of_messages_that_are_settled(
 ) -> None:
     handles = [lonely_client.send_task("nothing", queue="settled") for _ in range(1500)]
     await asyncio.gather(*(handle.sent() for handle in handles))
-    sender: Any = lonely_client._session._outbox  # type: ignore[union-attr]
+    sender: Any = lonely_client._sessions.current._outbox  # type: ignore[union-attr]
     publisher = sender._publisher._channel
     assert isinstance(publisher, DirectPublisher)
     assert not len(publisher._unconfirmed)
     assert not publisher._out
-    assert not sender._deadlines._waiting
     await asyncio.to_thread(take, broker_url, "settled")
 
 
@@ -230,7 +229,7 @@ async def test_a_confirm_of_nothing_is_logged(
     lonely_client: Client, broker_url: str, collected_logs: Callable[[], list[str]]
 ) -> None:
     await lonely_client.send_task("nothing", queue="confirms").sent()
-    sender: Any = lonely_client._session._outbox  # type: ignore[union-attr]
+    sender: Any = lonely_client._sessions.current._outbox  # type: ignore[union-attr]
     ack = Method.ACK.to_bytes(4, "big") + (99).to_bytes(8, "big") + b"\0"
     reader, _ = sender._publisher._connection._connection.streams
     reader.feed_data(frame(METHOD, sender._publisher._channel._number, ack))
