@@ -27,6 +27,7 @@ from bridgetask.transports.amqp.control import AmqpControlChannel
 from bridgetask.transports.amqp.results import RpcResults
 from bridgetask.transports.plugs import Plugs
 from bridgetask.transports.redis.results import RedisResults
+from bridgetask.transports.redis.settings import RedisSettings
 from bridgetask.transports.redis.subscriber import RedisSubscriber
 from bridgetask.transports.redis.watches import Watch
 from bridgetask.wire.events import EventCapture
@@ -44,9 +45,11 @@ LIMIT = 100_000
 RPC = Plugs.of(
     Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False)
 ).codec("replies", max_result_size=LIMIT)
-REDIS = Plugs.of(
-    Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False)
-).codec("replies", max_result_size=LIMIT)
+REDIS_APP = Celery(
+    "fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False
+)
+REDIS = Plugs.of(REDIS_APP).codec("replies", max_result_size=LIMIT)
+REDIS_SETTINGS = RedisSettings.from_app(REDIS_APP)
 #: What is there to be held, and never used.
 UNUSED: Any = MagicMock()
 HARMLESS = (json.dumps({"task_id": IDS[2], "status": "SUCCESS", "result": "fine"})).encode()
@@ -142,10 +145,9 @@ def stored(data: bytes) -> None:
         def _begin(self, watch: Watch) -> None:
             pass
 
-    assert REDIS.settings.results.redis is not None
     key_for = REDIS.recorder.backend.get_key_for_task
     receiver = Unconnected(
-        REDIS.settings.results.redis,
+        REDIS_SETTINGS,
         key_for,
         REDIS.decoder,
         waiting.pending,
@@ -179,16 +181,13 @@ def subscribed(data: bytes) -> None:
     )
 
     async def listen() -> None:
-        assert REDIS.settings.results.redis is not None
         connection = Connection(protocol=2)
         stream = asyncio.StreamReader()
         stream.feed_data(said)
         stream.feed_eof()
         connection._reader, connection._writer = stream, Socket()
         connection._parser.on_connect(connection)
-        subscriber = RedisSubscriber(
-            connection, REDIS.settings.results.redis, lambda *message: None, lost.append
-        )
+        subscriber = RedisSubscriber(connection, REDIS_SETTINGS, lambda *message: None, lost.append)
         subscriber.subscribe(b"channel")
         await asyncio.wait(subscriber._tasks, timeout=5)
         await subscriber.close()
