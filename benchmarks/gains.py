@@ -83,17 +83,17 @@ def _one_write() -> None:
 
 
 def _one_acknowledgement() -> None:
-    from bridgetask.transports.amqp.direct import DirectDeliveries
+    from bridgetask.transports.amqp.direct import DirectConsumer
 
-    hand_over = DirectDeliveries._hand_over
+    hand_over = DirectConsumer._hand_over
 
-    def hand_over_and_acknowledge(self: DirectDeliveries, body: bytes) -> None:
+    def hand_over_and_acknowledge(self: DirectConsumer, message: Any) -> None:
         self._call_soon, call_soon = (lambda _: None), self._call_soon  # type: ignore[assignment]
-        hand_over(self, body)
+        hand_over(self, message)
         self._call_soon = call_soon
         self._acknowledge()
 
-    _replace(DirectDeliveries, "_hand_over", hand_over_and_acknowledge)
+    _replace(DirectConsumer, "_hand_over", hand_over_and_acknowledge)
 
 
 def _known_properties() -> None:

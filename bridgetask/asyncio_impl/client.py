@@ -19,7 +19,6 @@ from ..wire.compression import DEFAULT_LIMIT
 from .calls import Calls
 from .control import Control
 from .events import Events, capture_events
-from .former_names import FormerNames
 from .group import GroupResult
 from .handle import OnCancel
 from .map import map_calls
@@ -38,12 +37,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Client(FormerNames):
+class Client:
     """Calls the tasks of a Celery app without blocking the event loop.
 
-    Making a client does no I/O and needs no running loop, so a module may hold one. The client
-    connects when it is first used, and belongs to the event loop that runs then. After that loop
-    is closed, the next loop may use the client, and so may a forked process.
+    Making a client needs no running loop, so a module may hold one. It imports the libraries of
+    the app's broker and backend, as far as the configuration is known, and connects to nothing. The
+    client connects when it is first used, and belongs to the event loop that runs then. After that
+    loop is closed, the next loop may use the client, and so may a forked process.
 
     .. code-block:: python
 

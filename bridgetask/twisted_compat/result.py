@@ -95,7 +95,7 @@ class DeferredTask(QuietDeferred[Any]):
         if not isinstance(self.task, GroupResult):
             raise TypeError("only a group has members")
         return for_each(
-            self.task.as_completed, lambda one: callback(self._deferred(one)), self._event_loop
+            self.task.as_completed, lambda one: callback(_read_off(self, one)), self._event_loop
         )
 
     def collect(self, intermediate: bool = False) -> Deferred[list[tuple[DeferredTask, Any]]]:
@@ -110,7 +110,7 @@ class DeferredTask(QuietDeferred[Any]):
             return [pair async for pair in self.task.collect(intermediate)]
 
         return self._event_loop.deferred(collect()).addCallback(
-            lambda pairs: [(self._deferred(handle), value) for handle, value in pairs]
+            lambda pairs: [(_read_off(self, handle), value) for handle, value in pairs]
         )
 
     def iterdeps(
@@ -129,7 +129,7 @@ class DeferredTask(QuietDeferred[Any]):
         def deferred(
             pairs: list[tuple[Handle | None, Handle]],
         ) -> list[tuple[DeferredTask | None, DeferredTask]]:
-            tasks = {id(node): self._deferred(node) for _, node in pairs}
+            tasks = {id(node): _read_off(self, node) for _, node in pairs}
             return [(tasks.get(id(parent)), tasks[id(node)]) for parent, node in pairs]
 
         return self._event_loop.deferred(walk()).addCallback(deferred)
@@ -138,25 +138,20 @@ class DeferredTask(QuietDeferred[Any]):
     def parent(self) -> DeferredTask | None:
         """The task before this one in a chain, or None."""
         parent = self.task.parent
-        return None if parent is None else self._deferred(parent)
+        return None if parent is None else _read_off(self, parent)
 
     @property
     def results(self) -> list[DeferredTask]:
         """The members of a group, in order."""
         if not isinstance(self.task, GroupResult):
             raise AttributeError("results")
-        return [self._deferred(member) for member in self.task.results]
+        return [_read_off(self, member) for member in self.task.results]
 
     @property
     def children(self) -> list[DeferredTask] | None:
         """The tasks that this one called, or None while that is not known."""
         children = self.task.children
-        return None if children is None else [self._deferred(child) for child in children]
-
-    def _deferred(self, handle: Handle) -> DeferredTask:
-        if handle is self.task:
-            return self
-        return DeferredTask(handle, self._event_loop, quiet=True)
+        return None if children is None else [_read_off(self, child) for child in children]
 
     def __getattr__(self, name: str) -> Any:
         # Twisted takes a Deferred with a ``result`` for one that has fired: there is none before.
@@ -174,7 +169,8 @@ class DeferredTask(QuietDeferred[Any]):
     def __str__(self) -> str:
         return f"<DeferredTask of {self.task!r}>"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def _outcome_of(handle: Handle) -> Any:
@@ -184,3 +180,10 @@ def _outcome_of(handle: Handle) -> Any:
     except BaseException as error:
         # The handle keeps the error, and the error would keep the frames in its traceback.
         return Failure(error.with_traceback(None))
+
+
+def _read_off(origin: DeferredTask, handle: Handle) -> DeferredTask:
+    """Return the DeferredTask of a handle that the one of ``origin`` led to."""
+    if handle is origin.task:
+        return origin
+    return DeferredTask(handle, origin._event_loop, quiet=True)

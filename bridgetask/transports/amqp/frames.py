@@ -1,7 +1,7 @@
-"""AMQP frames of messages: the bytes that py-amqp, Celery's own client, reads and writes.
+"""Encodes and decodes AMQP frames of messages, to the bytes that py-amqp reads and writes.
 
-This does for the messages that Celery sends what ``amqp.serialization`` does for all that AMQP
-knows, many times as fast. What is out of the ordinary is left to py-amqp itself.
+py-amqp is Celery's own client. This is many times as fast as its ``amqp.serialization`` for the
+values that Celery's messages have. All other values are left to py-amqp itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "read_return",
 ]
 
-#: Type, channel and size: what every frame begins with.
+#: What every frame begins with: its type, its channel and the size of its payload.
 FRAME = Struct(">BHI")
 METHOD, HEADER, BODY = 1, 2, 3
 FRAME_END = 0xCE
@@ -46,14 +46,14 @@ _END = bytes((FRAME_END,))
 _OVERHEAD = FRAME.size + len(_END)
 _LONG = Struct(">I")
 _INTEGER = Struct(">ci")
-#: The size of a content header's frame; class, weight and body size, which it begins with.
+#: The size of a content header's payload, and what that begins with: class, weight and body size.
 _CONTENT = Struct(">IHHQ")
 _ACK = Struct(">IQB")
 _BASIC = 60
 
 
 class Method:
-    """Methods of messages, by class and number."""
+    """Methods that concern messages: their classes and numbers, as payloads begin with them."""
 
     PUBLISH = _BASIC << 16 | 40
     RETURN = _BASIC << 16 | 50
@@ -93,15 +93,15 @@ class PublishEncoder:
         self._address = lru_cache(1024)(self._encode_address)
 
     def _encode_address(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
-        """Encode all that precedes the size of the content header's frame."""
+        """Encode the publish, and the content header up to the size of its payload."""
         arguments = b"".join((b"\0\0", _short(exchange), _short(routing_key), bytes((mandatory,))))
         publish = _method(self._channel, Method.PUBLISH, arguments)
         return publish + FRAME.pack(HEADER, self._channel, 0)[:3]
 
     def encode(self, message: OutgoingMessage) -> list[bytes]:
-        """Return the frames of a message, in pieces that can be written one after the other.
+        """Return the frames of a message, in pieces to be written one after the other.
 
-        :raises InvalidOption: it has properties or headers that AMQP has no type for.
+        :raises InvalidOption: AMQP has no type for one of its properties or headers.
         """
         body = message.body
         address = self._address(message.exchange, message.routing_key, message.mandatory)
@@ -120,7 +120,7 @@ class PublishEncoder:
 def encode_properties(properties: Mapping[str, Any]) -> bytes:
     """Encode properties as ``amqp.Message`` does; ``headers`` are its ``application_headers``.
 
-    :raises InvalidOption: there is one that AMQP has no type for.
+    :raises InvalidOption: AMQP has no type for one of them.
     """
     flags = 0
     parts = [b""]
@@ -185,7 +185,7 @@ def _encode_fields(fields: Iterable[tuple[str, Any]]) -> bytes:
     return b"".join(parts)
 
 
-#: The time limits of a call that has none.
+#: The ``timelimit`` header of a call without limits.
 _NO_LIMITS = [None, None]
 
 
@@ -195,7 +195,7 @@ def _field(key: str, value: bytes) -> bytes:
     return struct.pack("B", len(data)) + data + value
 
 
-#: The name, the flag and the encoder of each property, in their order.
+#: Name, flag and encoder of each property, in the order in which they are encoded.
 _PROPERTIES = [
     ("headers" if name == "application_headers" else name, 1 << 15 - index, _encoder(kind))
     for index, (name, kind) in enumerate(Message.PROPERTIES)
@@ -203,16 +203,16 @@ _PROPERTIES = [
 
 
 class PropertiesTemplate:
-    """Encodes properties that differ in ``correlation_id`` and some headers alone.
+    """Encodes properties of messages that differ only in ``correlation_id`` and some headers.
 
-    :param properties: those of one message.
-    :param varying: the headers that differ.
+    :param properties: the properties of one of the messages.
+    :param varying: the headers in which they differ.
     """
 
     def __init__(self, properties: Mapping[str, Any], varying: Container[str]) -> None:
         headers = properties["headers"]
-        #: For each header that differs: its name; and what comes before it, with its own name and
-        #: type if it is a string, and if it is None.
+        #: For each header that differs: its name; the bytes before it; and these followed by its
+        #: name and type, for a string and for None.
         self._differing: list[tuple[str, bytes, bytes, bytes]] = []
         alike = b""
         for name, value in headers.items():
@@ -250,9 +250,9 @@ class PropertiesTemplate:
 
 
 class PropertiesDecoder:
-    """Decodes properties; remembers those that many messages have in common.
+    """Decodes properties, and remembers those that many messages have in common.
 
-    Workers send all results with the same properties but for ``correlation_id``, the last one.
+    Workers send all results with the same properties, except for ``correlation_id``, the last one.
     """
 
     def __init__(self) -> None:
@@ -261,11 +261,11 @@ class PropertiesDecoder:
     def decode(self, data: bytes) -> Properties:
         """Decode what follows the body size in a content header.
 
-        Where that is broken there are none, and the body can't be read either.
+        Return no properties if they are broken; without them, the body can't be decoded either.
         """
         try:
             return self._decode(data)
-        except Exception:  # whoever sent it may have written anything
+        except Exception:  # anybody may have written them
             return _NO_PROPERTIES
 
     def _decode(self, data: bytes) -> Properties:
@@ -286,29 +286,26 @@ class PropertiesDecoder:
         return properties
 
     def _ends_with_id(self, data: bytes, correlation_id: str | None) -> bool:
-        """Tell whether all but the last property may be the same in other messages."""
+        """Tell whether the last property is ``correlation_id``, and as long as a task's id."""
         flags = int.from_bytes(data[:2], "big")
         return not flags & _AFTER_ID and len((correlation_id or "").encode()) == _ID - 1
 
 
 _NO_PROPERTIES = Properties()
-#: Bytes of a task's id as a short string.
+#: Bytes of a task's id as a short string, with its length.
 _ID = 37
-#: Bytes of properties that are remembered. Results have less than a hundred.
+#: Longer properties are not remembered. Those of results have less than a hundred bytes.
 _LONGEST_KNOWN = 1024
 #: The flags of the properties that follow ``correlation_id``.
 _AFTER_ID = 0x03FF
 
 
-def read_return(data: bytes, begin: int) -> tuple[str, str, str]:
-    """Return the reason, the exchange and the routing key of a ``basic.return``.
-
-    :param begin: where its arguments begin in ``data``.
-    """
+def read_return(arguments: bytes) -> tuple[str, str, str]:
+    """Return the reason, the exchange and the routing key in a ``basic.return``."""
     found = []
-    at = begin + 2  # the reply code
+    at = 2  # behind the reply code
     for _ in range(3):
-        size = data[at]
-        found.append(data[at + 1 : at + 1 + size].decode("utf-8", "replace"))
-        at += 1 + size
+        begin = at + 1
+        at = begin + arguments[at]
+        found.append(arguments[begin:at].decode("utf-8", "replace"))
     return found[0], found[1], found[2]
