@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import BridgetaskError
-from ..wire.backend import StoreWrite
 from ..wire.control import Purge
 from ..wire.events import EventCapture
-from ..wire.message import OutgoingMessage
+from ..wire.message import OutgoingMessage, StoreWrite
 from .completion import Completion
 
 __all__ = [

@@ -14,11 +14,10 @@ from ..core.protocols import EventListener, Receiver, ReplyListener, Transports
 from ..errors import ResultUndecodable, SendError
 from ..settings import Settings
 from ..transports.memory.worker import InProcessWorker, SentTask, event_message
-from ..wire.backend import StoreWrite
 from ..wire.codec import Wire
 from ..wire.control import Purge
 from ..wire.events import EventCapture
-from ..wire.message import OutgoingMessage
+from ..wire.message import OutgoingMessage, StoreWrite
 
 if TYPE_CHECKING:
     from celery import Celery

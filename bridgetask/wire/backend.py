@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from celery.backends.base import KeyValueStoreBackend
@@ -12,21 +12,12 @@ from kombu.utils.encoding import ensure_bytes
 from ..errors import InvalidOption
 from ..settings import IN_MEMORY
 from ..transports.redis.settings import redis_backend
+from .message import StoreWrite
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from .recorder import Recorder
-
-__all__ = ["MemoryBackend", "Report", "StoreWrite", "recording_backend"]
-
-
-@dataclass(frozen=True, slots=True)
-class StoreWrite:
-    """What Celery's backend would have written to its store, in one step."""
-
-    #: Redis commands, each a tuple of what redis-py takes. Several are one transaction.
-    commands: tuple[tuple[Any, ...], ...]
+__all__ = ["MemoryBackend", "Report", "recording_backend"]
 
 
 class RecordingBackend:
@@ -126,9 +117,12 @@ class MemoryBackend(KeyValueStoreBackend):
         return result
 
 
-def recording_backend(app: Celery, view: Celery, recorder: Recorder, kind: str) -> Any:
+def recording_backend(
+    app: Celery, view: Celery, record: Callable[[StoreWrite], None], kind: str
+) -> Any:
     """Return the backend of the view.
 
+    :param record: takes what would have been written.
     :param kind: what ``ResultSettings.backend`` says.
     """
     if kind == IN_MEMORY:
@@ -136,10 +130,10 @@ def recording_backend(app: Celery, view: Celery, recorder: Recorder, kind: str) 
     if kind != "redis":
         return RecordingBackend()
     backend_class, url = redis_backend(app)
-    return _recording_redis(backend_class, recorder)(app=view, url=url)
+    return _recording_redis(backend_class, record)(app=view, url=url)
 
 
-def _recording_redis(backend_class: Any, recorder: Recorder) -> Any:
+def _recording_redis(backend_class: Any, record: Callable[[StoreWrite], None]) -> Any:
     """Return Celery's Redis backend, with a client that records its commands.
 
     Keys, encoding, expiry and all that is written stay Celery's, and the commands redis-py's.
@@ -150,7 +144,7 @@ def _recording_redis(backend_class: Any, recorder: Recorder) -> Any:
             """Do nothing: the transport that receives results makes its own preparations."""
 
         def _get_client(self) -> Any:
-            return _recording_client(super()._get_client(), recorder)
+            return _recording_client(super()._get_client(), record)
 
         def _get_pool(self, **_: Any) -> Any:
             return self.redis.ConnectionPool()  # never asked for a connection
@@ -158,17 +152,17 @@ def _recording_redis(backend_class: Any, recorder: Recorder) -> Any:
     return RecordingRedis
 
 
-def _recording_client(client_class: Any, recorder: Recorder) -> Any:
+def _recording_client(client_class: Any, record: Callable[[StoreWrite], None]) -> Any:
     class RecordingClient(client_class):  # type: ignore[misc]
         def execute_command(self, *command: Any, **_: Any) -> None:
-            recorder.add_write(StoreWrite((command,)))
+            record(StoreWrite((command,)))
 
         def pipeline(self, *args: Any, **options: Any) -> Any:
             pipeline = super().pipeline(*args, **options)
 
             def execute(*_: Any) -> None:
                 commands = tuple(command for command, _ in pipeline.command_stack)
-                recorder.add_write(StoreWrite(commands))
+                record(StoreWrite(commands))
 
             pipeline.execute = execute
             return pipeline

@@ -244,7 +244,7 @@ def _recording(mailbox: Mailbox, recorder: Recorder, address: str) -> Any:
         oid = address
 
         def producer_or_acquire(self, producer: Any = None, channel: Any = None) -> Any:
-            return recorder.producer_or_acquire()
+            return nullcontext(recorder.producer)
 
         def _broadcast(self, *args: Any, **kwargs: Any) -> Any:
             return self.connection.answer(lambda: self._record(*args, **kwargs))

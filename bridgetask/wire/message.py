@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..retry import RetryPolicy
-from .backend import StoreWrite
 
-__all__ = ["Declaration", "OutgoingMessage", "Properties"]
+__all__ = ["Declaration", "OutgoingMessage", "Properties", "StoreWrite", "TemplateId"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,26 @@ class Properties(NamedTuple):
     correlation_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StoreWrite:
+    """What Celery's backend would have written to its store, in one step."""
+
+    #: Redis commands, each a tuple of what redis-py takes. Several are one transaction.
+    commands: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class TemplateId:
+    """Stands for the template that a message was made by; compared by identity.
+
+    The properties of all messages with the same one are the same, in the same order, but for
+    ``correlation_id`` and the headers in ``varying``. So whoever carries them can keep what is the
+    same in the form that it needs; held weakly, it goes when the template does.
+    """
+
+    varying: frozenset[str]
+
+
 @dataclass(slots=True)
 class OutgoingMessage:
     """A message as kombu would have published it, ready to be carried."""
@@ -59,8 +78,8 @@ class OutgoingMessage:
     mandatory: bool = True
     #: The id of the task that the message carries, or None.
     task_id: str | None = None
-    #: ``properties`` as AMQP has them, where that is known already.
-    encoded_properties: bytes | None = field(default=None, compare=False, repr=False)
+    #: What it was made by, or None where that was Celery's code.
+    template: TemplateId | None = field(default=None, compare=False, repr=False)
     #: What Celery would have done after the publish: its signals, in order.
     on_published: list[Callable[[], object]] = field(default_factory=list)
 

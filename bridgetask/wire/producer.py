@@ -10,8 +10,9 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..retry import RetryPolicy
 from ..settings import sends_by_amqp
-from .lesson import Published, current_lesson
 from .message import Declaration, OutgoingMessage
+from .observing import Published, current_observations
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -44,7 +45,8 @@ class RecordingProducer(Producer):
 
     def __init__(self, app: Celery, on_message: Callable[[OutgoingMessage], None]) -> None:
         self._on_message = on_message
-        self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
+        #: By queues and exchanges, with what those were.
+        self._declared: dict[Any, tuple[Any, Snapshot, tuple[Declaration, ...]]] = {}
         self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
         # Never connected; but Celery, and those who trace calls, ask it for settings.
         self._connection = _unconnected(app)
@@ -70,9 +72,9 @@ class RecordingProducer(Producer):
         message.declarations = self._declarations(declare or ())
         message.retry = self._retry_policy(policy) if retry else None
         message.timeout = _sooner(timeout, confirm_timeout)
-        lesson = current_lesson.get()
-        if lesson is not None:
-            lesson.published.append(
+        observations = current_observations()
+        if observations is not None:
+            observations.published.append(
                 Published(
                     message,
                     body,
@@ -82,6 +84,22 @@ class RecordingProducer(Producer):
                 )
             )
         self._on_message(message)
+
+    def serialise(
+        self,
+        content: Any,
+        serializer: str | None,
+        compression: str | None,
+        headers: dict[str, Any],
+    ) -> tuple[bytes | str, str, str]:
+        """Return a body, its content type and its encoding, as ``publish`` makes them.
+
+        :param headers: gets one that names the compression, if there is any.
+        """
+        prepared: tuple[bytes | str, str, str] = self._prepare(
+            content, serializer, None, None, compression, headers
+        )
+        return prepared
 
     def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:
         """Return the same policy for the same mapping: it is always the configured one."""
@@ -99,10 +117,18 @@ class RecordingProducer(Producer):
     def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
         found: tuple[Declaration, ...] = ()
         for entity in entities:
-            known, declarations = self._declared.get(entity, (None, ()))
-            if known is not entity:  # kombu's == leaves out max_length, expires and others
-                declarations = declarations_of(entity)
-                self._declared[entity] = entity, declarations
+            known = self._declared.get(entity)
+            # kombu's == leaves out max_length, expires and others.
+            if known is not None and known[0] is entity and known[1].is_current():
+                found += known[2]
+                continue
+            try:
+                snapshot = Snapshot(entity)
+            except TypeError:  # it may be changed unseen
+                found += declarations_of(entity)
+                continue
+            declarations = declarations_of(entity)
+            self._declared[entity] = entity, snapshot, declarations
             found += declarations
         return found
 

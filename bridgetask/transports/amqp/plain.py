@@ -21,7 +21,7 @@ from ...core.protocols import Receiver
 from ...errors import BridgetaskError, Unconfirmed
 from ...wire.message import OutgoingMessage, Properties
 from .errors import ConnectionLost, translating
-from .frames import encode_properties
+from .properties import encode_properties
 
 __all__ = [
     "Deliveries",

@@ -23,7 +23,7 @@ from ...errors import (
     ClientClosed,
     ResultUndecodable,
 )
-from ...wire.backend import StoreWrite
+from ...wire.message import StoreWrite
 from ...wire.results import SUCCESS, ResultDecoder, TaskUpdate
 from .commands import RedisCommands
 from .connection import RedisConnector
