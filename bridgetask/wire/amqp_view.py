@@ -1,7 +1,7 @@
-"""``app.amqp`` as a view of the app has it: what it sends is recorded.
+"""``app.amqp`` of a view of an app, which records what it sends.
 
-Celery tells its signals and its event dispatcher as soon as a publish returns. A recorded publish
-returns before anything was sent, so that what must wait for it is kept with the message.
+Celery sends its signals as soon as a publish returns. A recorded publish returns before anything is
+sent, so the signals are kept with the message until then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["AmqpView"]
 
 
 class AmqpView:
-    """``app.amqp``, whose task sender leaves to us what must wait until a message is published.
+    """``app.amqp``, with a task sender that sends no signal before a message is published.
 
     :param amqp: the app's own.
     :param app: the view of the app, which Celery's code reads settings from.
@@ -62,7 +62,7 @@ class AmqpView:
     def create_task_message(
         self, task_id: str, name: str, args: Any, kwargs: Any, *more: Any, **options: Any
     ) -> Any:
-        """Follow ``AMQP.create_task_message``; linked tasks get an address for their results."""
+        """Follow ``AMQP.create_task_message``; give linked tasks an address for their results."""
         create: Any = self._amqp.create_task_message
         if plain_repr_serves(self._amqp, self.app.conf):
             for option, value in (("argsrepr", args or ()), ("kwargsrepr", kwargs or {})):
@@ -97,7 +97,7 @@ class AmqpView:
 
 
 class _DeferredSignals:
-    """``celery.signals``, with those that announce a published message kept until it is."""
+    """``celery.signals``. The two that announce a published message are kept until it is."""
 
     def __init__(self, tape: Tape) -> None:
         self.before_task_publish = _Signal(signals.before_task_publish)
@@ -106,7 +106,7 @@ class _DeferredSignals:
 
 
 class _Signal:
-    """A signal of Celery's. Its ``receivers`` are true while there are any.
+    """A signal of Celery's. ``receivers`` is true while there are any.
 
     Up to Celery 5.5 the sender asks for the list once, and Celery replaces it now and then.
     """
@@ -136,7 +136,7 @@ class _DeferredSignal(_Signal):
 
 
 class _TaskSentEvents:
-    """Celery's dispatcher of ``task-sent`` events. Nobody need be listening to them."""
+    """Celery's dispatcher of ``task-sent`` events. It is no error if no queue takes them."""
 
     def __init__(self, amqp: Any, tape: Tape) -> None:
         self._amqp = amqp

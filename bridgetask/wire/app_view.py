@@ -1,8 +1,8 @@
-"""A Celery app with its I/O replaced, beside the user's app, which stays as it is.
+"""A view of a Celery app: the app with its I/O replaced. The app itself is not altered.
 
-Celery's own ``send_task``, ``Task.apply_async`` and canvas run on the view. It answers for
-everything from the user's app, except for the seams through which Celery would do I/O: the
-producer, the result backend, and the address that results are sent to.
+Celery's own ``send_task``, ``Task.apply_async`` and canvas run on the view. Its attributes are the
+app's, except for those through which Celery would do I/O: the producer, the result backend, and the
+address that results are sent to.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _RUN_ON_VIEW = frozenset({"send_task"})
 
 @dataclass(frozen=True, slots=True)
 class AppView:
-    """A view of an app, and what is in it that the app has not."""
+    """A view of an app, and its own parts."""
 
-    #: What Celery's code takes for the app.
+    #: The view itself, which Celery's code uses as the app.
     app: Celery
     #: The app's tasks, each bound to the view.
     tasks: TaskViews
-    #: Calls that are made without Celery's code.
+    #: Make calls that are like earlier ones.
     templates: Templates
     #: In place of the app's result backend.
     backend: Any
@@ -67,8 +67,8 @@ def app_view(
     """Return a view of an app.
 
     :param reply_to: the address that workers shall send results to.
-    :param tape: what the messages of ``producer`` and the writes of the backend end on.
-    :param make_backend: makes the backend, given what Celery's code takes for the app.
+    :param tape: gets the messages that ``producer`` publishes, and the writes of the backend.
+    :param make_backend: makes the result backend of the view that it is given.
     :param clock: tells the time, in seconds.
     """
     app_class = type(app)
@@ -76,7 +76,7 @@ def app_view(
 
     class View(app_class):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
-            """Leave ``Celery.__init__`` out: all that it sets is answered for by the app."""
+            """Leave ``Celery.__init__`` out: what it sets is taken from the app."""
 
         def __getattribute__(self, name: str) -> Any:
             seam = seams.get(name, _NONE)

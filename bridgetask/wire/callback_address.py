@@ -1,4 +1,4 @@
-"""Have the results of linked tasks sent here."""
+"""The address that the results of linked tasks are sent to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["CallbackAddress"]
 
 
 class CallbackAddress:
-    """Writes an address for replies on linked tasks that have none.
+    """Writes a ``reply_to`` on linked tasks that have none.
 
-    Celery's own leave it out, so that workers send the results of those tasks to themselves
-    (celery issue 6107).
+    Celery writes none, so workers send the results of linked tasks to themselves (celery issue
+    6107).
 
-    :param address: the address, or None to leave linked tasks as they are: where results are
-        stored, they are found without one.
+    :param address: the address; None leaves linked tasks as they are, since stored results are
+        found without one.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -25,7 +25,10 @@ class CallbackAddress:
         self.was_written: bool = False
 
     def write_on(self, body: Any) -> None:
-        """Address the tasks that are linked in the body of a task's message, of either protocol."""
+        """Write the address on the tasks that are linked in the body of a task's message.
+
+        :param body: by task protocol 1 or 2.
+        """
         if self._address is None:
             return
         embedded = body if isinstance(body, dict) else body[2]
@@ -35,10 +38,10 @@ class CallbackAddress:
                 embedded[link] = self._addressed(embedded[link])
 
     def _addressed(self, signatures: Any) -> Any:
-        """Return a copy of a signature, or of a list of them, with the address."""
+        """Return a copy of a signature, or of a list of signatures, with the address."""
         if isinstance(signatures, (list, tuple)):
             return type(signatures)(map(self._addressed, signatures))
-        # Pickle tells a signature from a dict. Neither copy looks at what is lazy in it.
+        # Pickle writes signatures and dicts in different ways. Neither copy evaluates lazy members.
         copied = (Signature if isinstance(signatures, Signature) else dict)(signatures)
         options = dict(copied.get("options") or {})
         options.setdefault("reply_to", self._address)

@@ -1,4 +1,4 @@
-"""All that builds and reads the messages of one client."""
+"""The parts that build and read the messages of one client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Wire"]
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """What builds and reads a client's messages. Bound to no event loop."""
+    """The parts that build and read a client's messages. They belong to no event loop."""
 
     app: Celery
     settings: Settings

@@ -1,4 +1,4 @@
-"""An app's configuration as Celery's code reads it, in less time than Celery takes."""
+"""An app's configuration, which Celery's code reads from a view in less time than by itself."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ConfigurationView", "KnownSettings"]
 
 _MISSING: Any = object()
-#: Whether the first layer counts that has a setting, under whichever name. Up to Celery 5.5 the
-#: first name does, in whichever layer.
+#: Whether Celery takes a setting from the first layer that has it by any of its names. Up to Celery
+#: 5.5 it looks for the first name in all layers before it looks for the second one.
 _PREFIXED: Any = [{"p_x": False}]
 _BY_LAYERS: bool = CelerysView({"x": True}, _PREFIXED, prefix="p").x
 
@@ -26,8 +26,8 @@ _BY_LAYERS: bool = CelerysView({"x": True}, _PREFIXED, prefix="p").x
 class ConfigurationView(MutableMapping[str, Any]):
     """An app's configuration, always as it is now.
 
-    Celery looks for a setting by its old and its new name in every layer, with a function call and
-    an exception for each: 4 µs, some eight times a call.
+    Celery looks for a setting by its old and its new name in each layer, with a function call and
+    an exception for each. That takes 4 µs, some eight times a call.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -70,7 +70,7 @@ class ConfigurationView(MutableMapping[str, Any]):
 
 
 def _observed(name: str, value: Any) -> Any:
-    """Return the value, once it is noted for those who observe what Celery's code reads."""
+    """Return the value. If somebody observes what Celery's code reads, note it."""
     observations = current_observations()
     if observations is not None:
         observations.settings[name] = value
@@ -78,7 +78,7 @@ def _observed(name: str, value: Any) -> Any:
 
 
 def _names_of(conf: Any, name: str) -> tuple[str, ...]:
-    """Return the names that a setting may have, or none where it has to be computed."""
+    """Return the names that a setting may have; none if Celery computes it."""
     layers: Any = vars(conf).get("maps", ())
     if type(conf) is not Settings or hasattr(Settings, name) or name in vars(conf):
         return ()
@@ -89,18 +89,19 @@ def _names_of(conf: Any, name: str) -> tuple[str, ...]:
 
 
 class KnownSettings:
-    """Settings with the values that they had: one look tells whether they have them still.
+    """Settings with the values that they had, to be compared with those that they have.
 
-    In each layer of the configuration some names must be missing, and others have their values.
+    A setting is what it was if its layer of the configuration has the same value, and the layers
+    before that one do not have it.
 
-    :param settings: names -> values. They may be out of date by now.
+    :param settings: names -> values. Other threads may have changed them meanwhile.
     """
 
     def __init__(self, app: Celery, settings: Mapping[str, Any]) -> None:
         self._app = app
         conf: Any = app.conf
         self._conf = conf
-        #: Settings that have to be computed.
+        #: Settings that Celery computes.
         self._computed: list[tuple[str, Any]] = []
         missing: dict[str, tuple[str, ...]] = {}
         for name, value in settings.items():
@@ -111,7 +112,7 @@ class KnownSettings:
                 self._computed.append((name, value))
         self._layers: list[Any] = list(conf.maps) if missing else []
         self._expected = [_Expected(layer, missing, settings) for layer in self._layers]
-        #: Whether there are some that no layer has any more.
+        #: Whether some settings are in no layer any more.
         self._gone = bool(missing)
 
     def are_current(self) -> bool:
@@ -128,7 +129,7 @@ class KnownSettings:
                     return False
                 if each.get is not None and each.get(each.layer) != each.values:
                     return False
-        except Exception:  # one is gone, or what it is now can't be compared
+        except Exception:  # a value is gone, or can't be compared
             return False
         for name, value in self._computed:  # noqa: SIM110 (a generator takes longer)
             if getattr(conf, name) is not value:
@@ -137,11 +138,11 @@ class KnownSettings:
 
 
 class _Expected:
-    """What a layer of the configuration must say of some settings.
+    """The names that a layer of the configuration must not have, and the values of others.
 
     :param settings: names -> values.
-    :param missing: names -> the names that those may have in a layer, for those settings that no
-        layer before this one has. Those that this one has are taken out.
+    :param missing: the settings that no layer before this one has, each with all of its names. The
+        ones that this layer has are removed.
     """
 
     __slots__ = ("absent", "get", "keys", "layer", "values")
@@ -160,8 +161,8 @@ class _Expected:
                 absent.add(each)
         self.layer = layer
         self.keys = layer.keys()
-        #: Names that must not be in it.
+        #: The names that it must not have.
         self.absent = frozenset(absent)
-        #: Returns the others' values.
+        #: Returns the values of the others.
         self.get = itemgetter(*found) if found else None
         self.values = self.get(found) if self.get else None

@@ -1,4 +1,4 @@
-"""What a message depends on beside the call itself, compared with what it was."""
+"""Compares what a message depends on, beside the call itself, with what it was."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ class NoTemplate(Exception):
 
 
 class Dependencies:
-    """What Celery's code went by when it made a message, apart from the call itself.
+    """Everything that Celery's code used to make a message, apart from the call itself.
 
-    :param task_name: the name that the call was made by, or None where it was made by a task, with
-        that one's own options. By name Celery takes those of the task that is registered so.
-    :param route_name: the name that routes were looked up by.
-    :param observations: taken while Celery's code made the message.
-    :param kept_settings: those that Celery's sender read when it was made, and keeps.
-    :raises NoTemplate: the message depends on more than can be looked at here.
+    These are settings, routes, queues, exchanges, the options of a registered task, and Celery's
+    and kombu's methods.
+
+    :param task_name: the name that the call was made by: Celery uses the options of the task that
+        is registered by it. None if the call was made by a task, whose options it had already.
+    :param route_name: the name that routes are looked up by.
+    :param observations: what Celery's code read while it made the message.
+    :param kept_settings: the settings that Celery's sender read when it was made, and keeps.
+    :raises NoTemplate: the message depends on something that can't be compared here.
     """
 
     __slots__ = (
@@ -126,7 +129,7 @@ class Dependencies:
         )
 
     def _current_route(self) -> Any:
-        """Return what the first router says that says anything; ``_CODE`` where one is code."""
+        """Return the first route that a router returns; ``_CODE`` if a router is code."""
         router = self._made.get("router") or self._amqp.router
         for route in router.routes:
             if type(route) is not MapRoute:
@@ -137,7 +140,7 @@ class Dependencies:
         return None
 
     def _is_celerys_code(self) -> bool:
-        """Tell whether what makes a message is Celery's and kombu's own code."""
+        """Tell whether messages are made by Celery's and kombu's own code."""
         amqp, router = self._amqp, self._amqp.router
         return (
             _is_of(celery.app.base, type(self._app).send_task)
@@ -151,13 +154,13 @@ class Dependencies:
         )
 
 
-#: Stands for what a router says that is code, which may say something else each time.
+#: In place of the route of a router that is code, which may return another one each time.
 _CODE = object()
 _ROUTER_ATTRIBUTES = vars(Router()).keys()
 
 
 def _are_same(route: Any, other: Any) -> bool:
-    """Tell whether routes say the same; what is in their values is compared elsewhere."""
+    """Tell whether two routes have the same values. The snapshot compares what is in those."""
     if type(route) is not dict or type(other) is not dict:
         return route is other
     return (

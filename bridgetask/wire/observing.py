@@ -1,4 +1,4 @@
-"""Notes of what Celery's code reads, and hands to kombu, while it makes a message."""
+"""Observes what Celery's code reads, and what it gives to kombu, while it makes a message."""
 
 from __future__ import annotations
 

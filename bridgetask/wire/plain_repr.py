@@ -1,7 +1,6 @@
-"""A shorter way to show the arguments of a call, where they are few and plain.
+"""The text that headers show of a call's arguments, made faster if they are few and plain.
 
-It gives what Celery's own would have given, or None where only Celery's own will do. Tests hold it
-against that.
+It is the text that ``celery.utils.saferepr`` makes; tests compare the two.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from celery.app.amqp import AMQP
 
 __all__ = ["plain_repr", "plain_repr_serves"]
 
-#: Characters, up to which ``saferepr`` leaves nothing out.
+#: Texts of fewer characters than this are not shortened by ``saferepr``.
 _SHORT = 200
 _PLAIN_TYPES = frozenset({int, bool, float})
 
 
 def plain_repr_serves(amqp: AMQP, conf: Any) -> bool:
-    """Tell whether messages show arguments by ``saferepr``, with room for what is short."""
+    """Tell whether messages show arguments by ``saferepr``, and do not shorten short ones."""
     levels = getattr(conf, "task_repr_maxlevels", None)  # not in Celery 5.5
     return (
         getattr(amqp.create_task_message, "__func__", None) is AMQP.as_task_v2
@@ -28,7 +27,7 @@ def plain_repr_serves(amqp: AMQP, conf: Any) -> bool:
 
 
 def plain_repr(value: Any) -> str | None:
-    """Return what ``celery.utils.saferepr`` makes of a few numbers and short strings.
+    """Return the text of a few numbers and short strings; None for anything else.
 
     :param value: a task's ``args`` or ``kwargs``.
     """

@@ -1,4 +1,4 @@
-"""kombu's producer without a connection: messages are built and kept, not published."""
+"""kombu's producer without a connection: it builds messages and keeps them, unpublished."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _REMEMBERED = 128
 
 
 class RecordingProducer(Producer):
-    """kombu's producer, connected to nothing. All encoding is kombu's own.
+    """kombu's producer, without a connection. It serialises by kombu's own code.
 
     :param on_message: called with each message in place of publishing it.
     """
@@ -55,11 +55,11 @@ class RecordingProducer(Producer):
 
     @property
     def connection(self) -> Any:
-        """One like the app's, which nothing connects."""
+        """A connection like the app's. Nothing connects it."""
         return self._connection
 
     def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
-        """Follow ``Producer.publish``, keeping for the transport what is its part."""
+        """Follow ``Producer.publish``; keep what it would have done with the connection."""
         declare = options.pop("declare", None)
         retry = options.pop("retry", False)
         policy = options.pop("retry_policy", None) or {}
@@ -102,7 +102,7 @@ class RecordingProducer(Producer):
         return prepared
 
     def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:
-        """Return the same policy for the same mapping: it is always the configured one."""
+        """Return a policy; the same one for equal mappings, as nearly all of them are."""
         key = tuple(policy.items())
         try:
             known = self._retry_policies.get(key)
@@ -155,7 +155,7 @@ def declarations_of(entity: Any) -> tuple[Declaration, ...]:
 
 
 class RecordingChannel:
-    """The calls that kombu makes on a channel, kept instead of made."""
+    """Keeps the calls that kombu makes on a channel."""
 
     def __init__(self) -> None:
         self.declarations: list[Declaration] = []
@@ -186,7 +186,7 @@ class RecordingChannel:
     def basic_publish(
         self, message: tuple[bytes, dict[str, Any]], exchange: str, routing_key: str, **_: Any
     ) -> OutgoingMessage:
-        """Return the message in place of publishing it."""
+        """Return the message instead of publishing it."""
         body, properties = message
         return OutgoingMessage(exchange, routing_key, body, properties)
 

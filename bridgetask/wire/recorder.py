@@ -1,4 +1,4 @@
-"""Celery's own code builds the messages of a call, which are recorded in place of being sent."""
+"""Celery's own code builds the messages of a call. They are recorded, and sent later."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ __all__ = ["RecordedCall", "Recorder", "is_task"]
 T = TypeVar("T")
 
 _CALL_DECIDES = hasattr(celery.app.task, "get_actual_ignore_result")
-#: Seconds that members of a large group may take before those made so far are sent.
+#: Seconds after which the members of a large group that are made so far are sent.
 _LONG = 0.05
 
 
 def is_task(candidate: object) -> bool:
-    """Tell whether this is a Celery task. One that is not made yet, by a lazy app, is left so."""
+    """Tell whether this is a Celery task, or the proxy of one, which is not evaluated."""
     return issubclass(type(candidate), Proxy) or isinstance(candidate, Task)
 
 
 @dataclass(slots=True)
 class RecordedCall:
-    """A call of a task or a signature, as the messages that make it."""
+    """A call of a task or a signature: its messages, and Celery's result."""
 
     name: str
-    #: Celery's result: the one that stands for the whole call, with its parents and members.
+    #: Celery's result of the whole call, with its parents and members.
     result: Any
     messages: list[OutgoingMessage]
-    #: Whether it was said in the call that there will be no result, or that there will be one.
+    #: The option ``ignore_result`` of the call; None if the call did not have it.
     ignore_result: bool | None = None
-    #: Where the result goes, if not to us: an address given as ``reply_to``.
+    #: Whether the option ``reply_to`` sends the result to somebody else.
     reply_elsewhere: bool = False
-    #: Celery's result of the group, in a large call, whose members are called step by step.
+    #: Celery's result of the group whose members are called in steps; None in other calls.
     growing: Any = None
-    #: Those members that are still to be called, with these options.
+    #: The steps, each of which calls one of the members that are left.
     rest: Iterator[SentResult] | None = None
-    #: Whether those take long to make, so that each should be sent before the next one is made.
+    #: Whether members take long to make, so that each should be sent before the next is made.
     slow: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,7 +111,7 @@ class Recorder:
 
     @property
     def sending_parts(self) -> dict[str, Any]:
-        """What an app sends by, replaced so that it is recorded."""
+        """The attributes of an app that it sends by, with ones that record in their place."""
         names = ("amqp", "producer_or_acquire", "producer_pool")
         return {name: getattr(self._view.app, name) for name in names}
 
@@ -148,12 +148,13 @@ class Recorder:
     def record_more(
         self, call: RecordedCall, members: int, began: float | None = None
     ) -> tuple[list[Any], list[Any]]:
-        """Record the next members of a large group: their results, and their messages.
+        """Record the next members of a large group; return their results, and their messages.
 
-        There are no more where there are no results. There are less than asked for where it takes
-        long to make them.
+        An empty list of results means that there are no more members. Fewer than asked for are
+        returned if it takes long to make them.
 
-        :param began: when the first of them was begun to be made, if not now.
+        :param members: how many to record at most.
+        :param began: the time by ``time.monotonic`` when the first one was begun, if not now.
         :raises InvalidOption: naming what can't be used.
         :raises Exception: whatever else Celery raises for a member that can't be sent.
         """
@@ -179,7 +180,7 @@ class Recorder:
         return recording.messages
 
     def record_writes(self, write: Callable[[Any], object]) -> tuple[StoreWrite, ...]:
-        """Return what ``write`` stores with the backend that it is given."""
+        """Return the writes that ``write`` does with the backend that it is given."""
         with self.tape.recording() as recording:
             write(self.backend)
         return tuple(recording.writes)
@@ -187,12 +188,12 @@ class Recorder:
     def ignores_result(self, call: RecordedCall, result: Any, message: Any) -> bool:
         """Tell whether the worker will send no result.
 
-        Where a call leaves it open, the worker's task decides (``app/trace.py``); the task or
-        the setting of the same name here is the best there is to know that. Up to Celery 5.5 a
-        call can't ask for a result that the task ignores.
+        If the call does not say, the worker's task decides (``app/trace.py``). Then this goes by
+        the task of that name here, or by the setting. Up to Celery 5.5 a call can't ask for a
+        result that the task ignores.
 
         :param result: Celery's result of the call, or of a part of it.
-        :param message: the message of that part, or None for one that a worker will send.
+        :param message: the message of that part, or None if a worker will send it.
         """
         headers = message.properties.get("headers", {}) if message is not None else {}
         said = call.ignore_result if result is call.result else None

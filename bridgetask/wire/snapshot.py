@@ -1,4 +1,4 @@
-"""Values that can be changed in place, compared with what they were."""
+"""Compares values that can be changed in place with what they were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kombu.abstract import Object
 
 __all__ = ["Snapshot"]
 
-#: What nobody changes in place.
+#: Types of values that can't be changed in place.
 _CONSTANTS = (
     str,
     bytes,
@@ -30,14 +30,13 @@ _CONSTANTS = (
 
 
 class Snapshot:
-    """What some values were, with all that is in them.
+    """A copy of some values, and of all values in them.
 
-    It holds each dict, list and set that is in them beside a copy of it, and likewise the
-    attributes of kombu's queues and exchanges. Thus a look at all of them takes one comparison,
-    by ``==``.
+    It keeps each dict, list and set together with a copy, and the attributes of kombu's queues and
+    exchanges likewise. So one comparison, by ``==``, shows whether any of them has changed.
 
-    :param values: what to look at.
-    :raises TypeError: there is something in them that might be changed in a way not known here.
+    :param values: the values, of any depth.
+    :raises TypeError: there is an object among them that may be changed, of an unknown type.
     """
 
     __slots__ = ("_containers", "_copies", "_objects")
@@ -45,8 +44,8 @@ class Snapshot:
     def __init__(self, *values: Any) -> None:
         self._containers: list[Any] = []
         self._copies: list[Any] = []
-        #: Objects, and where they are. Equal ones are not the same: kombu's ``==`` leaves out some
-        #: of what it declares.
+        #: kombu's objects: the container, the key, and the object. They are compared by identity,
+        #: since kombu's ``==`` leaves out some attributes.
         self._objects: list[tuple[Any, Any, Any]] = []
         self._take(values, set())
 
@@ -58,12 +57,12 @@ class Snapshot:
             for container, key, value in self._objects:
                 if container[key] is not value:
                     return False
-        except Exception:  # what there is now can't be compared, which what there was could
+        except Exception:  # there is a value now that can't be compared
             return False
         return True
 
     def _take(self, value: Any, taken: set[int]) -> None:
-        """Copy what can be changed in a value, and in what it consists of."""
+        """Copy a value, and those in it, if they can be changed in place."""
         if isinstance(value, _CONSTANTS) or id(value) in taken:
             return
         taken.add(id(value))

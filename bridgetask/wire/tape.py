@@ -1,4 +1,4 @@
-"""The tape: what Celery's code publishes and stores is written to it, in place of being done."""
+"""The tape: keeps what Celery's code publishes and stores, which is sent and stored later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Recording", "Tape"]
 
 
 class Recording:
-    """What was written to a tape while this was open, in that order."""
+    """The messages and writes that a tape got while this was open, in their order."""
 
     __slots__ = ("_current", "_token", "messages", "writes")
 
@@ -35,10 +35,10 @@ class Recording:
 
 
 class Tape:
-    """Keeps what Celery's code publishes and stores, for the recording that is open.
+    """Adds what Celery's code publishes and stores to the recording that is open.
 
-    Each thread and each context has a recording of its own. Recordings can be nested: the inner
-    one takes all, until it is closed.
+    Each thread and each asyncio task has recordings of its own. Where they are nested, the inner
+    one gets all until it is closed.
     """
 
     def __init__(self) -> None:
@@ -59,14 +59,15 @@ class Tape:
         recording.messages.append(message)
 
     def add_write(self, write: StoreWrite) -> None:
-        """Keep what was stored: before the message that is added next."""
+        """Keep a write, which must be done before the next message is sent."""
         self._current.get().writes.append(write)
 
     def record_task(self, task_id: str, send: Callable[[], object]) -> None:
-        """Let ``send`` publish a task's message, in a context that its ``on_published`` return to.
+        """Run ``send``, which publishes a task's message, in a context of its own.
 
-        OpenTelemetry enters a span in ``before_task_publish`` and leaves it in
-        ``after_task_publish``. Meanwhile other messages, and the caller, are not inside of it.
+        The message's ``on_published`` run in that context as well: OpenTelemetry enters a span in
+        ``before_task_publish``, and leaves it in ``after_task_publish``. The caller and other
+        messages must not be in that span meanwhile.
         """
         messages = self._current.get().messages
         first = len(messages)
@@ -77,12 +78,12 @@ class Tape:
         message.on_published = [partial(context.run, each) for each in message.on_published]
 
     def on_published(self, callback: Callable[[], object]) -> None:
-        """Keep ``callback`` with the message that was added last, until that is published."""
+        """Have ``callback`` called once the message that was added last is published."""
         self._current.get().messages[-1].on_published.append(callback)
 
     @contextmanager
     def not_mandatory(self) -> Iterator[None]:
-        """Mark the messages added inside as free to reach nobody."""
+        """Let the messages that are added inside be dropped if no queue takes them."""
         token = self._mandatory.set(False)
         try:
             yield

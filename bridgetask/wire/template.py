@@ -1,4 +1,4 @@
-"""One template: the message of a call, to be made again with other ids and arguments."""
+"""A template: it makes the message of a call again, with other ids and arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .producer import RecordingProducer
 
 __all__ = ["Template", "differences"]
 
-#: The headers that differ from call to call. The last one says how the body is compressed.
+#: The headers that differ from call to call. ``compression`` is there if the body is compressed.
 _VARYING = frozenset(
     {"id", "root_id", "parent_id", "group", "group_index", "argsrepr", "kwargsrepr", "compression"}
 )
@@ -24,12 +24,12 @@ _LEVELS = "task_repr_maxlevels"
 
 
 class Template:
-    """The message that Celery made of a call, and what that depended on.
+    """The message that Celery's code made for a call, and what it depends on.
 
-    :param published: what kombu was asked to publish for the call.
-    :param options: those of the call.
-    :param settings: those that Celery read for it.
-    :param ignored: what Celery's result said of whether the task's own is ignored.
+    :param published: what kombu was asked to publish for the call, and the message.
+    :param options: the options of the call.
+    :param settings: the settings that Celery's code read for it.
+    :param ignored: the attribute ``ignored`` of Celery's result.
     :raises NoTemplate: the message can't be made again.
     """
 
@@ -70,19 +70,21 @@ class Template:
         self.message = message
         self.identity = TemplateId(_VARYING)
         self.headers = {name: headers[name] for name in headers if name != "compression"}
-        #: What follows ``args`` and ``kwargs`` in the body.
+        #: The third part of the body, behind ``args`` and ``kwargs``.
         self.embedded: dict[str, Any] = body[2]
         self.serializer = published.serializer
         self.compression = published.compression
-        #: Whether ``argsrepr`` and ``kwargsrepr`` show the arguments, and were not given.
+        #: Whether the headers ``argsrepr`` and ``kwargsrepr`` show the arguments. Else the call's
+        #: options give them.
         self.shows_args = options.get("argsrepr") is None
         self.shows_kwargs = options.get("kwargsrepr") is None
-        #: How many levels of them, as ``saferepr`` is told from Celery 5.6 on.
+        #: The argument of ``saferepr`` that limits the levels, from Celery 5.6 on.
         levels = settings.get(_LEVELS)
         self.levels = {} if levels is None else {"maxlevels": levels}
         self.ignored = ignored
         self.dependencies = dependencies
-        #: How often it was used since it was compared with Celery's code, and when that was last.
+        #: How often it was used since it was compared with Celery's code; and the last use, by the
+        #: clock of the templates.
         self.uses = 0
         self.used_at = 0.0
 
@@ -95,7 +97,7 @@ class Template:
         kwargs: Any,
         options: Mapping[str, Any],
     ) -> OutgoingMessage:
-        """Return the message of another call.
+        """Return the message for another call.
 
         :raises Exception: whatever kombu raises for arguments that can't be serialised.
         """
@@ -115,10 +117,10 @@ class Template:
         kwargs: Any,
         options: Mapping[str, Any],
     ) -> list[str]:
-        """Return the names of what this makes otherwise than Celery's code made it of a call.
+        """Return the names of the parts that differ from the message that Celery's code made.
 
-        Arguments are not serialised again, which may take long: what kombu was told to serialise
-        is compared, and how.
+        Arguments are not serialised again, which may take long. Instead, what kombu was asked to
+        serialise is compared, with the serializer and the compression.
         """
         made = published.message
         args, kwargs = args or (), kwargs or {}
@@ -173,7 +175,7 @@ class Template:
         if (
             content_type != properties["content_type"]
             or content_encoding != properties["content_encoding"]
-        ):  # the serialiser is registered anew
+        ):  # somebody has registered another serializer by that name
             identity = None
             properties["content_type"] = content_type
             properties["content_encoding"] = content_encoding
@@ -196,9 +198,9 @@ _COMPARED = [each.name for each in fields(OutgoingMessage) if each.compare]
 
 
 def differences(one: OutgoingMessage, other: OutgoingMessage) -> list[str]:
-    """Return the names of what differs in two messages.
+    """Return the names of the parts in which two messages differ.
 
-    Properties and headers have an order, too.
+    The order of properties and headers counts.
     """
     found = [
         name
@@ -211,7 +213,7 @@ def differences(one: OutgoingMessage, other: OutgoingMessage) -> list[str]:
 
 
 def _differing_items(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return what differs in two mappings, but for mappings in them."""
+    """Return the names of the items in which two mappings differ, without ``headers``."""
     found = [
         f"{what}[{name}]"
         for name in dict.fromkeys((*one, *other))

@@ -1,18 +1,19 @@
-"""Calls like earlier ones: the message that Celery made for those, with other ids and arguments.
+"""Templates make the messages of calls that are like earlier ones, in place of Celery's code.
 
-Celery asks its settings, routers, queues and signals anew for each call, and mostly gets the
-answers that it got before. So a template keeps what a call came to, with all that it depended on.
-While that is as it was, the next call of the same name and options takes what the last one came to.
-kombu serialises and compresses the arguments as ever.
+Celery reads its settings, routes, queues and signals for each call, and mostly finds the same as
+for the call before. So a template keeps the message of a call, and what that message depends on.
+While nothing of that has changed, the template makes the messages of calls with the same name and
+options. kombu serialises and compresses the arguments, as for any message.
 
-Whatever is out of the ordinary goes Celery's way: options that are no plain values, dates, links,
-stamps, chords, task protocol 1, calls inside of tasks, receivers of signals, routers that are code,
-``task-sent`` events, and methods of Celery's or kombu's that somebody has replaced. A template is
-made of the second call of its kind, and only if it reproduces that very message.
+Celery's code makes the messages of all other calls: those with options that are no plain values,
+dates, links, stamps or chords, by task protocol 1, inside of tasks, with receivers of signals, with
+routers that are code, with ``task-sent`` events, and where somebody has replaced methods of Celery
+or kombu. A template is made from the second call of its kind, and is used only if it makes the same
+message as Celery's code made.
 
-That a message depends on nothing else is a bet on what Celery reads. So templates are used only
-with versions of Celery and kombu that were tested, and now and then the message that Celery makes
-of the same call is sent in place of the template's, and compared with it.
+Which things a message depends on is an assumption about Celery's code. So templates are used only
+with tested versions of Celery and kombu. And for every so many uses, and after a while without any,
+Celery's code makes the message again, which is sent, and compared with the template's.
 """
 
 from __future__ import annotations
@@ -43,33 +44,33 @@ __all__ = ["Templates"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How many kinds of calls are remembered.
+#: How many kinds of calls are kept.
 _REMEMBERED = 1024
-#: Every so many uses a template is compared with Celery's code,
+#: After so many uses a template is compared with Celery's code,
 _COMPARED_EVERY = 1000
-#: and when it has not been used for so many seconds.
+#: and after so many seconds without a use.
 _IDLE = 1.0
-#: Options that a message is not known by: those that differ from call to call, and what Celery's
-#: canvas and tasks pass along.
+#: Options that do not count for the kind of a call: ids, which differ from call to call, and
+#: objects that Celery's canvas and tasks pass.
 _OF_THE_CALL = frozenset(
     {"task_id", "group_id", "group_index", "root_id", "parent_id", "producer", "result_cls"}
 )
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-#: Options that count from the moment of the call.
+#: Options that are relative to the time of the call.
 _TIMES = frozenset({"countdown", "eta", "expires"})
 
-#: What calls of one kind have in common: the task's name, and the options.
+#: The task's name and the options, which all calls of one kind have in common.
 _Kind = tuple[Any, ...]
 
 
 class _State(Enum):
-    """What is known of a kind of calls that has no template."""
+    """Why a kind of calls has no template."""
 
-    #: One was made, or the template is out of date.
+    #: One call was made so far, or one since the last template was out of date.
     SEEN = 1
     #: There can be no template.
     UNFIT = 2
-    #: The template made another message than Celery's code.
+    #: Its template made another message than Celery's code.
     DIFFERED = 3
 
 
@@ -93,8 +94,8 @@ class _Call:
 class Templates:
     """Makes the calls of an app's view: by Celery's code, or by a template.
 
-    :param kept_settings: those that Celery's sender read when it was made, and keeps.
-    :param clock: tells the time, in seconds.
+    :param kept_settings: the settings that Celery's sender read when it was made, and keeps.
+    :param clock: returns the time in seconds.
     """
 
     def __init__(
@@ -127,7 +128,10 @@ class Templates:
         task_type: Any,
         options: dict[str, Any],
     ) -> Any:
-        """Do what ``Celery.send_task`` does, which is ``by_celery``; return Celery's result."""
+        """Record what ``Celery.send_task`` sends for a call, and return Celery's result.
+
+        :param by_celery: ``Celery.send_task`` of the view.
+        """
         kind = _kind(name, task_type, options)
         if kind is None or not _is_ordinary():
             return by_celery(name, args, kwargs, task_type=task_type, **options)
@@ -142,7 +146,7 @@ class Templates:
         return result
 
     def _may_use(self, template: Template) -> bool:
-        """Tell whether a template is not out of date, nor due to be compared."""
+        """Tell whether a template is up to date, and need not be compared now."""
         now = self._clock()
         template.uses += 1
         if template.uses >= _COMPARED_EVERY or now - template.used_at > _IDLE:
@@ -168,7 +172,7 @@ class Templates:
         self._kinds[kind] = _State.SEEN
 
     def _compare(self, call: _Call, kind: _Kind, template: Template) -> Any:
-        """Make a call by Celery's code, and drop its template if that makes another message."""
+        """Make a call by Celery's code; drop the template if it makes another message."""
         with observing() as observations:
             result = call.make()
         found = ["the number of messages"]
@@ -189,7 +193,7 @@ class Templates:
         return result
 
     def _learn(self, call: _Call, kind: _Kind) -> Any:
-        """Make a call by Celery's code, and a template of it if that can be."""
+        """Make a call by Celery's code, and make a template from it if that is possible."""
         if not are_tested(celery.__version__, kombu.__version__):
             self._kinds[kind] = _State.UNFIT
             return call.make()
@@ -202,9 +206,9 @@ class Templates:
         return result
 
     def _template(self, call: _Call, observations: Observations, result: Any) -> Template:
-        """Return the template of a call that was made.
+        """Return the template of a call that Celery's code has made.
 
-        :raises NoTemplate: there can be none.
+        :raises NoTemplate: it would not make the same message.
         """
         name, options = call.name, call.options
         if len(observations.published) != 1:
@@ -229,7 +233,7 @@ class Templates:
 
 
 def _kind(name: str, task_type: Any, options: Mapping[str, Any]) -> _Kind | None:
-    """Return what a call has in common with others; None where it can have no template."""
+    """Return the kind of a call; None if it can have no template."""
     kind: list[Any] = [name, task_type is None]
     for option, value in options.items():
         if option in _OF_THE_CALL:
@@ -242,7 +246,7 @@ def _kind(name: str, task_type: Any, options: Mapping[str, Any]) -> _Kind | None
 
 
 def _is_ordinary() -> bool:
-    """Tell whether a call is made outside of a task, and nobody listens to Celery's signals."""
+    """Tell whether a call is made outside of a task, and Celery's signals have no receivers."""
     return not (
         signals.before_task_publish.receivers
         or signals.after_task_publish.receivers

@@ -9,7 +9,7 @@ __all__ = ["TESTED_VERSIONS", "are_tested"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Minor versions of Celery and kombu with which ``tests/differential`` has passed.
+#: Minor versions of Celery and kombu with which ``tests/differential`` passes.
 TESTED_VERSIONS: frozenset[tuple[str, str]] = frozenset(
     {
         ("5.5", "5.5"),
@@ -22,7 +22,7 @@ TESTED_VERSIONS: frozenset[tuple[str, str]] = frozenset(
 
 @cache
 def are_tested(celery_version: str, kombu_version: str) -> bool:
-    """Tell whether these versions were tested together. If not, say so in the log, once."""
+    """Tell whether these versions were tested together. If they were not, log that once."""
     tested = (_minor(celery_version), _minor(kombu_version)) in TESTED_VERSIONS
     if not tested:
         logger.info(
