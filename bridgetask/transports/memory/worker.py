@@ -247,7 +247,7 @@ class InProcessWorker:
         """Take a command that a task sends. It gets no replies: those come in a later turn."""
         if isinstance(request, Purge):
             return 0
-        self._recorder.add(request.message)
+        self._recorder.tape.add(request.message)
         return None if request.ticket is None else []
 
 
