@@ -56,8 +56,6 @@ class Unsettled:
 
     def put_back(self, sending: Sending) -> None:
         """Let a message go again, in its place."""
-        if sending.delivery.done:
-            return
         if not self.queue or sending < self.queue[0]:
             self.queue.appendleft(sending)
         else:
