@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 # Before anything imports twisted.internet.reactor. BRIDGETASK_TEST_REACTOR=default leaves Twisted
@@ -23,8 +24,12 @@ if os.environ.get("BRIDGETASK_TEST_REACTOR") != "default":
 
 from celery import Celery
 
+# Before any event loop runs: importing reads files, which blocks.
+import bridgetask.transports.amqp.plug
+import bridgetask.transports.redis.plug  # noqa: F401
 from bridgetask import Client
 
+from .asyncio_debug import keep_short_stacks
 from .blocking import blocking_refused
 from .fix_passwords import no_password_logged, watch_over_the_session
 from .fix_rabbitmq import (
@@ -69,8 +74,22 @@ __all__ = [
 
 def open_connections() -> set[int]:
     """Return the descriptors of this process's TCP connections."""
-    connections = psutil.Process().net_connections("tcp")
-    return {each.fd for each in connections if each.status == psutil.CONN_ESTABLISHED}
+    return {fd for each in Path("/dev/fd").iterdir() if is_connection(fd := int(each.name))}
+
+
+def is_connection(fd: int) -> bool:
+    """Tell whether a descriptor is one of a TCP socket that has a peer."""
+    try:
+        borrowed = socket.socket(fileno=fd)
+    except OSError:  # no socket, or not open any more
+        return False
+    try:
+        borrowed.getpeername()
+        return borrowed.family in (socket.AF_INET, socket.AF_INET6)
+    except OSError:
+        return False
+    finally:
+        borrowed.detach()
 
 
 def threads() -> set[threading.Thread]:
@@ -120,6 +139,7 @@ async def no_task_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[N
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     watch_over_the_session(config)
+    keep_short_stacks()
 
 
 def pytest_unconfigure() -> None:

@@ -76,7 +76,7 @@ def watch_over_the_session(config: pytest.Config) -> None:
     config.pluginmanager.register(_Warnings())
     # What pytest shows, and keeps for caplog, stays what it was: by default a root logger has this.
     plugin: Any = config.pluginmanager.get_plugin("logging-plugin")
-    for handler in (plugin.caplog_handler, plugin.report_handler):
+    for handler in (plugin.caplog_handler, plugin.report_handler, plugin.log_file_handler):
         handler.setLevel(logging.WARNING)
 
 

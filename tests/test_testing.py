@@ -11,12 +11,9 @@ from celery import Celery, chord, group
 
 from bridgetask import BrokerUnreachable, InvalidOption, RemoteTraceback, Unconfirmed
 from bridgetask.testing import InMemoryClient
-from bridgetask.transports.plugs import preload
 
 from . import tasks
 from .fix_rabbitmq import make_app
-
-preload(make_app("carriers", "amqp://", "redis://"))  # clients are made on the event loop here
 
 
 @pytest.fixture

@@ -18,11 +18,8 @@ from celery.backends.cache import CacheBackend
 
 from bridgetask import BrokerUnreachable, ClientClosed, ResultUnavailable
 from bridgetask.testing import InMemoryClient
-from bridgetask.transports.plugs import preload
 
 from .fix_rabbitmq import make_app
-
-preload(make_app("carriers", "amqp://", "redis://"))  # clients are made on the event loop here
 
 #: Seconds that something may take which takes none.
 LONG = 30.0

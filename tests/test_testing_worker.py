@@ -23,11 +23,8 @@ from bridgetask import (
     TaskRevoked,
 )
 from bridgetask.testing import InMemoryClient
-from bridgetask.transports.plugs import preload
 
 from .fix_rabbitmq import make_app
-
-preload(make_app("carriers", "amqp://", "redis://"))  # clients are made on the event loop here
 
 MakeClient: TypeAlias = Callable[..., InMemoryClient]
 
@@ -526,7 +523,7 @@ async def test_a_task_sees_the_request_that_a_worker_would_show(
         call = client.apply_async(shown, headers={"x": "y"}, priority=3)
         seen = await call
     assert seen.pop("x")["x"] == "y"
-    assert seen.pop("reply_to") == client._reply_to
+    assert seen.pop("reply_to") == client._sessions.codec.recorder.reply_to
     assert seen == {
         "id": call.id,
         "group": None,

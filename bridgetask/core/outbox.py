@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from bisect import insort
-from collections import deque
 from itertools import count
-from typing import cast
 
-from ..errors import (
-    BackendError,
-    BackendUnreachable,
-    BridgetaskError,
-    BrokerUnreachable,
-    ClientClosed,
-    InvalidOption,
-    NotSent,
-    SendError,
-    SendTimeout,
-    Unconfirmed,
-)
-from ..retry import RetryPolicy
+from ..errors import ClientClosed
 from ..wire.message import OutgoingMessage
 from .completion import Completion
-from .deadlines import Deadlines
 from .preparation import Preparation
-from .publishing import ClosedOver, ConnectionLost, Publisher, Sending, error_of
+from .publishing import Publisher, Sending
+from .pump import Pump
 from .receiving import Receiver, ResultStore
+from .unsettled import Unsettled
 
 __all__ = ["Outbox"]
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -60,30 +43,27 @@ class Outbox:
         self._loop = loop
         self._max_in_flight = max_in_flight
         self._numbers = count()
-        self._queue: deque[Sending] = deque()
-        self._in_flight: set[Sending] = set()
-        #: Messages that wait for the result backend to come back.
-        self._aside: set[Sending] = set()
-        self._preparation = Preparation(publisher, store)
-        self._settled = asyncio.Event()
-        self._deadlines = Deadlines(loop, self._expire, self._in_flight)
+        self._unsettled = Unsettled(publisher, loop, self._schedule)
+        self._pump = Pump(
+            publisher,
+            Preparation(publisher, store),
+            self._unsettled,
+            loop,
+            max_in_flight=max_in_flight,
+            on_stopped=self._schedule,
+        )
         self._turn: asyncio.Handle | None = None
-        self._pump: asyncio.Task[None] | None = None
         self._closed = False
-        publisher.start(self._answered)
 
     @property
     def queued(self) -> int:
         """How many messages have not been settled."""
-        return sum(not each.delivery.done for each in self._unsettled())
+        return sum(not each.delivery.done for each in self._unsettled)
 
     @property
     def in_flight(self) -> int:
         """How many messages were published, and not answered."""
-        return len(self._in_flight)
-
-    def _unsettled(self) -> list[Sending]:
-        return [*self._queue, *self._aside, *self._in_flight]
+        return len(self._unsettled.in_flight)
 
     def send(
         self,
@@ -105,10 +85,7 @@ class Outbox:
             return
         if message.timeout is not None:
             deadline = min(deadline, self._loop.time() + message.timeout)
-        sending = Sending(next(self._numbers), message, delivery, deadline, receiver)
-        self._deadlines.add(sending)
-        self._queue.append(sending)
-        self._schedule()
+        self._unsettled.add(Sending(next(self._numbers), message, delivery, deadline, receiver))
 
     async def connect(self) -> None:
         """Connect now. Raises what a message would have failed with."""
@@ -116,249 +93,62 @@ class Outbox:
 
     async def drain(self) -> None:
         """Return when every message that was taken has been settled."""
-        for sending in self._unsettled():
-            sending.delivery.then(self._settled.set)  # its result may come before its confirm
-        while self.queued:
-            await self._something_settled()
+        while waiting := [each for each in self._unsettled if not each.delivery.done]:
+            for sending in waiting:
+                await sending.settled()
 
     async def close(self) -> None:
         """Disconnect. Messages that are not settled fail."""
-        self._abandon()
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
+        self._end()
+        if self._pump.task is not None:
+            await asyncio.wait([self._pump.task])
         await self._publisher.close()
 
     def abort(self) -> None:
         """Drop the connection on the spot, with no goodbye. Messages that are not settled fail."""
-        self._abandon()
-        if self._pump is not None:
-            self._pump.cancel()
+        self._end()
         self._publisher.abort()
 
-    # Turns: what is published at once.
+    def _end(self) -> None:
+        """Publish nothing more."""
+        self._closed = True
+        self._publisher.retire()
+        if self._turn is not None:
+            self._turn.cancel()
+        self._unsettled.abandon()
+        if self._pump.task is not None:
+            self._pump.task.cancel()
 
     def _schedule(self) -> None:
         """See to it that the queue is looked at, unless that is about to happen."""
-        if self._turn is None and self._pump is None and not self._closed:
+        if self._turn is None and self._pump.task is None and not self._closed:
             self._turn = self._loop.call_soon(self._publish_at_once)
 
     def _publish_at_once(self) -> None:
+        """Publish what can be published in this turn of the event loop."""
         self._turn = None
-        publisher = self._publisher
+        publisher, pump, unsettled = self._publisher, self._pump, self._unsettled
+        queue = unsettled.queue
         left, blocked = publisher.per_turn, publisher.blocked is not None
-        while self._queue:
-            sending = self._queue[0]
+        while queue:
+            sending = queue[0]
             if sending.delivery.done:
-                self._queue.popleft()
-            elif blocked or not self._is_small(sending) or not self._preparation.is_done(sending):
-                self._pump = self._loop.create_task(self._run(), name="bridgetask outbox")
+                queue.popleft()
+            elif blocked or pump.must_take(sending):
+                self._start_pump()
                 break
-            elif len(self._in_flight) >= self._max_in_flight:
+            elif len(unsettled.in_flight) >= self._max_in_flight:
                 break
             elif not left:
                 self._schedule()
                 break
             else:
                 left -= 1
-                self._publish(self._queue.popleft())
+                unsettled.publish(queue.popleft())
         publisher.flush()
 
-    def _is_small(self, sending: Sending) -> bool:
-        """Tell whether a message can be published with others in one turn."""
-        return not sending.alone and len(sending.message.body) < self._publisher.large
-
-    def _publish(self, sending: Sending) -> None:
-        sending.unanswered += 1
-        sending.delivery.left = True
-        self._in_flight.add(sending)
-        try:
-            self._publisher.publish(sending)
-        except InvalidOption as error:
-            self._answered(sending, error)
-        except Exception as error:  # whatever it is, it may not take others with it
-            logger.exception("A message could not be sent")
-            self._answered(sending, NotSent(f"unexpected {error!r}"))
-
-    # The pump: a task that runs while messages have to wait.
-
-    async def _run(self) -> None:
-        try:
-            while self._queue:
-                sending = self._queue[0]
-                if sending.delivery.done:
-                    self._queue.popleft()
-                elif (
-                    self._publisher.blocked is None
-                    and self._is_small(sending)
-                    and self._preparation.is_done(sending)
-                ):
-                    break
-                elif await self._prepare(sending):
-                    await self._publish_in_time(sending)
-        finally:
-            self._pump = None
-            self._schedule()
-
-    async def _prepare(self, sending: Sending) -> bool:
-        """Do all that must precede a message; return whether that succeeded, and still holds."""
-        stood = self._publisher.is_open
-        try:
-            await self._preparation.make(sending, self._queue[-1].number)
-        except BrokerUnreachable as error:
-            # A lost connection counts for those that were on their way, and for nobody else.
-            if not stood or self._publisher.is_open:
-                await self._back_off(sending, error)
-            return False
-        except BackendUnreachable as error:
-            self._put_aside(sending, error)
-            return False
-        except BridgetaskError as error:
-            self._settle(sending, error)
-            return False
-        except Exception as error:  # whatever it is, it may not take others with it
-            logger.exception("A message could not be sent")
-            self._settle(sending, NotSent(f"unexpected {error!r}"))
-            return False
-        return self._preparation.lets_answers_in(sending)  # the receiver may have been lost
-
-    async def _publish_in_time(self, sending: Sending) -> None:
-        """Publish a message when its turn has come, and wait until the socket has taken it."""
-        alone = sending.alone or len(sending.message.body) >= self._publisher.alone
-        if alone:
-            await self._in_flight_settled()
-        while len(self._in_flight) >= self._max_in_flight:
-            await self._something_settled()
-        if not self._publisher.ready(sending.message) or self._queue[0] is not sending:
-            return
-        self._queue.popleft()
-        if sending.delivery.done:
-            return
-        sending.alone = alone
-        self._publish(sending)
-        if self._is_small(sending):
-            self._publisher.flush()
-        else:
-            await self._publisher.drain()
-        if alone:
-            await self._in_flight_settled()
-
-    async def _back_off(self, failed: Sending, error: BridgetaskError) -> None:
-        """Count a failed attempt for all that wait, and wait before the next."""
-        retries = failed.retries
-        for sending in list(self._queue):
-            self._count_failure(sending, error)
-        policy = failed.message.retry
-        if policy is not None and not failed.delivery.done:
-            logger.warning("Can't send: %s. Trying again", error)
-            await asyncio.sleep(policy.interval(retries))
-
-    def _count_failure(self, sending: Sending, error: BridgetaskError) -> None:
-        """Fail a message that has no retries left."""
-        sending.last_error = error
-        if sending.message.retry is None or not sending.message.retry.allows(sending.retries):
-            self._settle(sending, error)
-        else:
-            sending.retries += 1
-
-    def _put_aside(self, failed: Sending, error: BridgetaskError) -> None:
-        """Let those go first that need nothing of the result backend, which is not there."""
-        queued, self._queue = self._queue, deque()
-        for sending in queued:
-            if sending.receiver is not failed.receiver and not sending.message.requires:
-                self._queue.append(sending)
-                continue
-            self._count_failure(sending, error)
-            if not sending.delivery.done:
-                policy = cast(RetryPolicy, sending.message.retry)
-                self._aside.add(sending)
-                self._loop.call_later(policy.interval(sending.retries - 1), self._resume, sending)
-
-    def _resume(self, sending: Sending) -> None:
-        self._aside.discard(sending)
-        if not sending.delivery.done:
-            self._put_back(sending)
-
-    # Messages on their way.
-
-    def _answered(self, sending: Sending, error: BridgetaskError | None) -> None:
-        """Take note of what became of a message that was published."""
-        self._in_flight.discard(sending)
-        if isinstance(error, (ConnectionLost, Unconfirmed, ClosedOver)):
-            self._lost(sending, error)
-        else:
-            sending.unanswered -= 1
-            self._settle(sending, error)
-        if self._queue:
-            self._schedule()
-
-    def _lost(self, sending: Sending, error: BridgetaskError) -> None:
-        """Decide what becomes of a message whose channel went away before its answer."""
-        sending.last_error = error
-        policy = sending.message.retry
-        if sending.delivery.done:
-            self._settle(sending, error)
-        elif isinstance(error, ClosedOver) and sending.alone:
-            sending.unanswered = 0  # what is refused now was refused before
-            self._settle(sending, error)
-        elif policy is None or not policy.allows(sending.retries):
-            self._settle(sending, error)
-        else:
-            if isinstance(error, ClosedOver):
-                # One of those on their way was refused. They go again one by one, to tell which.
-                sending.alone = True
-            else:
-                sending.retries += 1
-            self._put_back(sending)
-
-    def _put_back(self, sending: Sending) -> None:
-        """Let a message go again, in its place."""
-        if not self._queue or sending < self._queue[0]:
-            self._queue.appendleft(sending)
-        else:
-            insort(self._queue, sending)
-        self._settled.set()
-        self._schedule()
-
-    def _expire(self, sending: Sending) -> None:
-        """Give up on a message whose deadline has passed."""
-        if sending in self._in_flight:
-            self._publisher.forget(sending)
-            self._in_flight.discard(sending)
-            self._schedule()
-        blocked = self._publisher.blocked
-        if blocked is not None:
-            why: BridgetaskError = SendTimeout(blocked)
-        else:
-            why = sending.last_error or SendTimeout("the deadline passed before it could be sent")
-        self._settle(sending, why)
-
-    def _settle(self, sending: Sending, error: BridgetaskError | None) -> None:
-        """Tell those who wait what became of the message, once."""
-        self._settled.set()
-        if not sending.delivery.done:  # a worker may have answered before the broker did
-            if isinstance(error, (BackendError, SendError)):
-                error = error_of(sending.message, error, may_be_there=sending.unanswered > 0)
-            sending.delivery.complete(error)
-        self._deadlines.tidy()
-
-    def _abandon(self) -> None:
-        self._closed = True
-        self._publisher.retire()
-        self._deadlines.cancel()
-        for sending in self._unsettled():
-            reason: BridgetaskError = (
-                Unconfirmed("the client was closed before the broker confirmed")
-                if sending.unanswered
-                else ClientClosed("the client was closed before the message was sent")
-            )
-            self._settle(sending, reason)
-        self._queue.clear()
-
-    async def _something_settled(self) -> None:
-        self._settled.clear()
-        await self._settled.wait()
-
-    async def _in_flight_settled(self) -> None:
-        while self._in_flight:
-            await self._something_settled()
+    def _start_pump(self) -> None:
+        if self._turn is not None:  # because of a message that was answered at once
+            self._turn.cancel()
+            self._turn = None
+        self._pump.start()

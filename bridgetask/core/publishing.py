@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -72,6 +73,30 @@ class Sending:
 
     def __lt__(self, other: Sending) -> bool:
         return self.number < other.number
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether its retry policy allows one more attempt."""
+        policy = self.message.retry
+        return policy is not None and policy.allows(self.retries)
+
+    @property
+    def pause(self) -> float:
+        """Seconds that its retry policy wants before the retry that was counted last."""
+        assert self.message.retry is not None
+        return self.message.retry.interval(self.retries - 1)
+
+    def needs_backend_like(self, other: Sending) -> bool:
+        """Tell whether it must wait where another one waits for the result backend."""
+        same_receiver = self.receiver is not None and self.receiver is other.receiver
+        return self is other or same_receiver or bool(self.message.requires)
+
+    async def settled(self) -> None:
+        """Return once it is known what became of it, by its confirm or by its result."""
+        known = asyncio.Event()
+        # To wait for the delivery itself would mean that somebody asks for its error.
+        self.delivery.then(known.set)
+        await known.wait()
 
 
 #: Takes what became of a message: None if the broker has confirmed it, otherwise
@@ -154,22 +179,23 @@ class Publisher(Protocol):
 
 
 def error_of(
-    message: OutgoingMessage, error: BackendError | SendError, *, may_be_there: bool
-) -> SendError:
+    message: OutgoingMessage, error: BridgetaskError, *, may_be_there: bool
+) -> BridgetaskError:
     """Return the error of one message: with its own task id, and unknown if it may be there."""
     task = f"task {message.task_id}" if message.task_id else "message"
+    told: SendError
     if may_be_there:
-        told: SendError = Unconfirmed(
-            f"{task} may or may not have been sent: no confirm came ({error})"
-        )
+        told = Unconfirmed(f"{task} may or may not have been sent: no confirm came ({error})")
     elif isinstance(error, ConnectionLost):
         told = BrokerUnreachable(f"{task} was not sent: {error}")
     elif isinstance(error, Refused):
         told = Refused(f"{task} was not sent: {error}", code=error.code)
     elif isinstance(error, BackendError):
         told = NotSent(f"{task} was not sent, for its result could not be received: {error}")
-    else:
+    elif isinstance(error, SendError):
         told = type(error)(f"{task} was not sent: {error}")
+    else:
+        return error
     told.task_id = message.task_id
-    told.__cause__ = error if isinstance(error, BackendError) else error.__cause__
+    told.__cause__ = error.__cause__ if isinstance(error, SendError) else error
     return told

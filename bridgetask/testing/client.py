@@ -81,8 +81,8 @@ class InMemoryClient(Client):
         :param hostname: the name of the worker that sends it.
         :param fields: what the event says.
         """
-        session = self._running_session()
-        message = event_message(self._codec, event_type, hostname, fields)
+        session = self._sessions.running()
+        message = event_message(self._sessions.codec, event_type, hostname, fields)
         session.send(message, Completion())
 
     def _plug(self) -> Plugs:

@@ -5,10 +5,11 @@ A carrier is imported when an app names it, and not before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..core.plugs import BackendPlug, BrokerConnections, BrokerPlug, SessionContext
@@ -60,18 +61,25 @@ class Plugs:
         :param reply_to: the address that workers shall send results to.
         :param max_result_size: bytes that a result may have, once it is decompressed.
         """
-        capabilities = self.backend.capabilities
-        recorder = Recorder(
+        recorder = self.recorder(reply_to)
+        stored = recorder.backend if self.backend.capabilities.stores else None
+        decoder = ResultDecoder(self.app, stored, max_size=max_result_size)
+        return Codec(self.app, recorder, decoder, ControlMailbox(self.app, recorder))
+
+    def recorder(self, reply_to: str, *, clock: Callable[[], float] = monotonic) -> Recorder:
+        """Return what builds messages; see :meth:`codec`.
+
+        :param clock: tells the time, in seconds.
+        """
+        return Recorder(
             self.app,
             reply_to,
             connection=self.broker.unconnected(),
             channel=self.broker.recording_channel(),
             make_backend=self.backend.recording_backend,
-            address_callbacks=capabilities.uses_reply_to,
+            address_callbacks=self.backend.capabilities.uses_reply_to,
+            clock=clock,
         )
-        stored = recorder.backend if capabilities.stores else None
-        decoder = ResultDecoder(self.app, stored, max_size=max_result_size)
-        return Codec(self.app, recorder, decoder, ControlMailbox(self.app, recorder))
 
     def connect(
         self, context: SessionContext

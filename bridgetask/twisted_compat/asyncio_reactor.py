@@ -53,7 +53,7 @@ class ReactorLoop(EventLoop):
     def __init__(self, reactor: asyncioreactor.AsyncioSelectorReactor) -> None:
         # No public name of Twisted's leads to it. asyncio can't be asked either: task.react calls
         # its main function before the reactor runs, when no loop is running.
-        self.loop = reactor._asyncioEventloop
+        self.loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
         self._running: set[asyncio.Task[Any]] = set()
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
@@ -87,4 +87,4 @@ def _translated(failure: Failure) -> Failure:
     # which refer to the frame. Without it they are freed as soon as the caller drops the failure.
     if error.__traceback__ is not None:
         failure.tb = error.__traceback__ = error.__traceback__.tb_next
-    return Failure(CancelledError()) if isinstance(error, asyncio.CancelledError) else failure
+    return Failure(CancelledError() if isinstance(error, asyncio.CancelledError) else error)

@@ -8,15 +8,14 @@ otherwise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..asyncio_impl.client import Client
-from ..asyncio_impl.events import Events
-from ..asyncio_impl.lookup import handle_by_id
-from ..asyncio_impl.result import AnyResult, AsyncResult
-from ..asyncio_impl.submission import Submission, submission_of
-from ..wire.recorder import RecordedCall
+from ..asyncio_impl.client import Client, calls_of
+from ..asyncio_impl.events import close_soon
+from ..asyncio_impl.handle import is_settled, value_of
+from ..asyncio_impl.result import AsyncResult
+from ..asyncio_impl.submission import Submission
 
 __all__ = [
     "apply_async",
@@ -33,12 +32,12 @@ __all__ = [
 
 def check_open(client: Client) -> None:
     """Raise ``ClientClosed`` if the client was closed."""
-    client._check_open()
+    calls_of(client).sessions.check_open()
 
 
 def close_unused(client: Client) -> None:
     """Close a client that has never been used here: there is nothing to disconnect."""
-    client._closed = True
+    calls_of(client).sessions.closed = True
 
 
 def bind(client: Client, loop: asyncio.AbstractEventLoop) -> None:
@@ -46,7 +45,7 @@ def bind(client: Client, loop: asyncio.AbstractEventLoop) -> None:
 
     :raises ClientClosed: the client was closed.
     """
-    client._session_on(loop)
+    calls_of(client).sessions.on(loop)
 
 
 def send_task(
@@ -62,7 +61,8 @@ def send_task(
     :returns: the call. It has the ``handle``; its ``start()`` sends the messages, and must be
         called on ``loop``.
     """
-    return _recorded(client, loop, client._codec.recorder.send_task, (name, args, kwargs), options)
+    calls = calls_of(client)
+    return calls.send_task(calls.sessions.on(loop), name, args, kwargs, options)
 
 
 def apply_async(
@@ -74,38 +74,11 @@ def apply_async(
     options: dict[str, Any],
 ) -> Submission:
     """Record what :meth:`bridgetask.Client.apply_async` would send; see :func:`send_task`."""
-    return _recorded(
-        client, loop, client._codec.recorder.apply_async, (task, args, kwargs), options
-    )
-
-
-def _recorded(
-    client: Client,
-    loop: asyncio.AbstractEventLoop,
-    record: Callable[..., RecordedCall],
-    args: tuple[Any, ...],
-    options: dict[str, Any],
-) -> Submission:
-    session = client._session_on(loop)
-    on_cancel = client._pop_on_cancel(options)
-    return submission_of(client, session, record(*args, options), on_cancel)
+    calls = calls_of(client)
+    return calls.apply_async(calls.sessions.on(loop), task, args, kwargs, options)
 
 
 def result(client: Client, loop: asyncio.AbstractEventLoop, task_id: str) -> AsyncResult[Any]:
     """Return the handle of a task by its id; see :meth:`bridgetask.Client.result`."""
-    return handle_by_id(client, client._session_on(loop), task_id)
-
-
-def is_settled(handle: AnyResult) -> bool:
-    """Tell whether :func:`value_of` answers."""
-    return handle._settled
-
-
-def value_of(handle: AnyResult) -> Any:
-    """Return the value of a handle that is settled, or raise its exception."""
-    return handle._value()
-
-
-def close_soon(events: Events) -> None:
-    """End a capture of events, without waiting for that."""
-    events._stream.close_soon()
+    calls = calls_of(client)
+    return calls.lookup(calls.sessions.on(loop)).by_id(task_id)

@@ -40,7 +40,7 @@ class LoopThread(EventLoop):
             return cls._shared
 
     def __init__(self, reactor: Any) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._reactor = reactor
         self._process = os.getpid()
         self._users = 0

@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from .. import errors
 from ..asyncio_impl.group import GroupResult
-from ..asyncio_impl.result import AnyResult, AsyncResult
+from ..asyncio_impl.handle import Handle
+from ..asyncio_impl.result import AsyncResult
 from .client_internals import is_settled, value_of
 from .deferreds import QuietDeferred, for_each
 from .event_loops import EventLoop
@@ -49,10 +50,10 @@ class DeferredTask(QuietDeferred[Any]):
     Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
     """
 
-    def __init__(self, handle: AnyResult, event_loop: EventLoop, *, quiet: bool = False) -> None:
+    def __init__(self, handle: Handle, event_loop: EventLoop, *, quiet: bool = False) -> None:
         super().__init__(lambda _: stop_waiting())
         #: The handle, as asyncio code uses it.
-        self.task: AnyResult = handle
+        self.task: Handle = handle
         self._event_loop = event_loop
         self._quiet = quiet
         if is_settled(handle):
@@ -94,7 +95,7 @@ class DeferredTask(QuietDeferred[Any]):
         if not isinstance(self.task, GroupResult):
             raise TypeError("only a group has members")
         return for_each(
-            self.task.as_completed, lambda one: callback(self._deferred(one)), self._event_loop
+            self.task.as_completed, lambda one: callback(_read_off(self, one)), self._event_loop
         )
 
     def collect(self, intermediate: bool = False) -> Deferred[list[tuple[DeferredTask, Any]]]:
@@ -105,11 +106,11 @@ class DeferredTask(QuietDeferred[Any]):
         See :meth:`bridgetask.AsyncResult.collect`.
         """
 
-        async def collect() -> list[tuple[AnyResult, Any]]:
+        async def collect() -> list[tuple[Handle, Any]]:
             return [pair async for pair in self.task.collect(intermediate)]
 
         return self._event_loop.deferred(collect()).addCallback(
-            lambda pairs: [(self._deferred(handle), value) for handle, value in pairs]
+            lambda pairs: [(_read_off(self, handle), value) for handle, value in pairs]
         )
 
     def iterdeps(
@@ -122,13 +123,13 @@ class DeferredTask(QuietDeferred[Any]):
         See :meth:`bridgetask.AsyncResult.iterdeps`.
         """
 
-        async def walk() -> list[tuple[AnyResult | None, AnyResult]]:
+        async def walk() -> list[tuple[Handle | None, Handle]]:
             return [pair async for pair in self.task.iterdeps(intermediate)]
 
         def deferred(
-            pairs: list[tuple[AnyResult | None, AnyResult]],
+            pairs: list[tuple[Handle | None, Handle]],
         ) -> list[tuple[DeferredTask | None, DeferredTask]]:
-            tasks = {id(node): self._deferred(node) for _, node in pairs}
+            tasks = {id(node): _read_off(self, node) for _, node in pairs}
             return [(tasks.get(id(parent)), tasks[id(node)]) for parent, node in pairs]
 
         return self._event_loop.deferred(walk()).addCallback(deferred)
@@ -137,25 +138,20 @@ class DeferredTask(QuietDeferred[Any]):
     def parent(self) -> DeferredTask | None:
         """The task before this one in a chain, or None."""
         parent = self.task.parent
-        return None if parent is None else self._deferred(parent)
+        return None if parent is None else _read_off(self, parent)
 
     @property
     def results(self) -> list[DeferredTask]:
         """The members of a group, in order."""
         if not isinstance(self.task, GroupResult):
             raise AttributeError("results")
-        return [self._deferred(member) for member in self.task.results]
+        return [_read_off(self, member) for member in self.task.results]
 
     @property
     def children(self) -> list[DeferredTask] | None:
         """The tasks that this one called, or None while that is not known."""
         children = self.task.children
-        return None if children is None else [self._deferred(child) for child in children]
-
-    def _deferred(self, handle: AnyResult) -> DeferredTask:
-        if handle is self.task:
-            return self
-        return DeferredTask(handle, self._event_loop, quiet=True)
+        return None if children is None else [_read_off(self, child) for child in children]
 
     def __getattr__(self, name: str) -> Any:
         # Twisted takes a Deferred with a ``result`` for one that has fired: there is none before.
@@ -173,13 +169,21 @@ class DeferredTask(QuietDeferred[Any]):
     def __str__(self) -> str:
         return f"<DeferredTask of {self.task!r}>"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
-def _outcome_of(handle: AnyResult) -> Any:
+def _outcome_of(handle: Handle) -> Any:
     """Return the value of a settled handle, or a Failure of its exception."""
     try:
         return value_of(handle)
     except BaseException as error:
         # The handle keeps the error, and the error would keep the frames in its traceback.
         return Failure(error.with_traceback(None))
+
+
+def _read_off(origin: DeferredTask, handle: Handle) -> DeferredTask:
+    """Return the DeferredTask of a handle that the one of ``origin`` led to."""
+    if handle is origin.task:
+        return origin
+    return DeferredTask(handle, origin._event_loop, quiet=True)

@@ -390,8 +390,8 @@ async def test_breaking_out_of_the_loop_deletes_the_queue(
         [queue] = await queues(rabbitmq) - before
         break
     await gone(rabbitmq, queue)
-    assert quiet_client._session is not None
-    assert not quiet_client._session._subscriptions
+    assert quiet_client._sessions.current is not None
+    assert not quiet_client._sessions.current._subscriptions
     sending.cancel()
     await asyncio.wait([sending])
 

@@ -79,7 +79,7 @@ async def test_results_of_an_outage_arrive_until_x_expires(
     await asyncio.sleep(2)  # longer than the tasks take, shorter than the queue lives
     queues = await asyncio.to_thread(node.names, "queues", "name", "messages")
     for calls in opened:
-        assert [calls.client._reply_to, "1"] in queues
+        assert [calls.client._sessions.codec.recorder.reply_to, "1"] in queues
     proxy.restore()
     assert await asyncio.gather(*pending) == ["x", "x"]
 

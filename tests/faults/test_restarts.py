@@ -68,7 +68,7 @@ async def test_mode_6_a_deleted_reply_queue_is_consumed_again_in_five_seconds(
     pending = [calls.send_task("nothing", queue="nobody-listens") for calls in opened]
     await asyncio.gather(*(call.sent() for call in pending))
     for calls in opened:
-        reply_queue = calls.client._reply_to
+        reply_queue = calls.client._sessions.codec.recorder.reply_to
         await asyncio.to_thread(node.ctl, "delete_queue", reply_queue)
         await until_consumed(node, reply_queue, timeout=5)
     assert await asyncio.gather(*(calls.send_task(ADD, (1, 1)) for calls in opened)) == [2, 2]

@@ -115,7 +115,14 @@ def test_no_repr_shows_a_password(conf: dict[str, Any]) -> None:
     celery = make_app("hidden", None, **conf)
     client = Client(celery)
     plugs, settings = Plugs.of(celery), AmqpSettings.from_app(celery)
-    things = [client, TwistedCelery(celery), InMemoryClient(celery), client._codec, plugs, settings]
+    things = [
+        client,
+        TwistedCelery(celery),
+        InMemoryClient(celery),
+        client._sessions.codec,
+        plugs,
+        settings,
+    ]
     things += [plugs.broker, plugs.backend, getattr(plugs.backend, "settings", None)]
     for broker in (settings.write, settings.read):
         things += [broker, *broker.servers, next(broker.cycle())]
@@ -224,7 +231,7 @@ app = Celery("quiet", broker=os.environ["BROKER"], backend="rpc://")
 async def main():
     async with Client(app) as client:
         await client.send_task("nothing", queue="quiet", task_id="one").sent()
-        print(client, client._codec, client._plug())
+        print(client, client._sessions.codec, client._plug())
         await asyncio.sleep(0)
 
 asyncio.run(main(), debug=True)
@@ -251,7 +258,7 @@ def test_a_program_that_logs_all_it_can_shows_no_password(rabbitmq: RabbitMQ) ->
 async def test_events_and_task_messages_carry_no_password(lonely_app: Celery) -> None:
     lonely_app.conf.task_send_sent_event = True
     async with Client(lonely_app) as client:
-        call = client._codec.recorder.send_task("nothing", None, None, {})
+        call = client._sessions.codec.recorder.send_task("nothing", None, None, {})
     assert len(call.messages) == 2
     for message in call.messages:
         text = repr(message.body) + repr(message.properties) + repr(message)

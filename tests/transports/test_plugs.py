@@ -63,7 +63,7 @@ def test_without_the_redis_package_it_is_said_what_to_install() -> None:
         "from celery import Celery\n"
         "from bridgetask import Client\n"
         "app = Celery(broker='amqp://', backend='redis://')\n"
-        "Client(app)._codec"
+        "Client(app)._sessions.codec"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -75,7 +75,7 @@ def test_without_the_redis_package_it_is_said_what_to_install() -> None:
 def test_nothing_of_redis_is_imported_unless_an_app_asks_for_it() -> None:
     code = (
         "import sys; from celery import Celery; from bridgetask import Client\n"
-        "Client(Celery(broker='amqp://', backend='rpc://'))._codec\n"
+        "Client(Celery(broker='amqp://', backend='rpc://'))._sessions.codec\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'redis']"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

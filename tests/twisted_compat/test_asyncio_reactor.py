@@ -78,6 +78,8 @@ def first_event(tx_app: TwistedCelery) -> defer.Deferred[Any]:
 
 
 class TestFromFuture(TwistedCase):
+    timeout = 110
+
     @defer.inlineCallbacks
     def ways(self) -> Any:
         """Return everything that gives a Deferred of what is yet to come, by its name."""
@@ -121,6 +123,7 @@ class TestFromFuture(TwistedCase):
         with mock.patch.object(defer.Deferred, "fromFuture", gate):
             d = call()
             while not gate.holds_all:
+                self.assertFalse(d.called, f"{name} fired by another conversion")
                 yield task.deferLater(reactor, 0.01)
             yield task.deferLater(reactor, 0)
             self.assertFalse(d.called, f"{name} fired by another conversion")

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+import twisted
 from twisted.internet import defer, reactor, task
 
 from .. import tasks
@@ -137,8 +138,9 @@ class TestRunning(TwistedCase):
 
     def test_a_timeout_gives_twisteds_error_and_ends_the_coroutine(self) -> Any:
         def during() -> Any:
-            d = self.tx_app.run(self.wait()).addTimeout(0.05, reactor)
-            yield self.assertFailure(d, defer.TimeoutError)
+            d = self.tx_app.run(self.wait())
+            yield self.until_ended("begun")
+            yield self.assertFailure(d.addTimeout(0.05, reactor), defer.TimeoutError)
             yield self.until_ended("begun", "cancelled")
 
         return self.quiet(during)
@@ -201,6 +203,7 @@ class TestRunning(TwistedCase):
         (logged,) = self.flushLoggedErrors()
         self.assertEqual(str(logged.value), "unhandled")
 
+    @pytest.mark.skipif(twisted.version.major < 25, reason="pytest itself keeps those tracebacks")
     @defer.inlineCallbacks
     def test_what_has_ended_is_freed_without_the_garbage_collector(self) -> Any:
         seen: list[weakref.ref[Something]] = []
@@ -219,6 +222,5 @@ class TestRunning(TwistedCase):
         self.addCleanup(gc.enable)
         for how in ("returns", "is cancelled", "raises"):
             yield self.tx_app.run(ends(how)).addBoth(lambda outcome: None)
-            yield self.tx_app.run(asyncio.sleep(0))  # the loop has let go of what came before
-            yield task.deferLater(reactor, 0)
-            self.assertIsNone(seen.pop()(), how)
+            while seen[-1]() is not None:  # the loop's thread may hold it for a moment
+                yield task.deferLater(reactor, 0.01)

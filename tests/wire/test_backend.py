@@ -58,8 +58,8 @@ async def test_what_is_written_is_what_celery_writes(
     celerys, bridged = (store_app(redis_server.url(db=db), **conf) for db in (8, 9))
     await with_celerys_backend(celerys, write)
     async with Client(bridged) as client:
-        session: Any = client._session
-        await session.store.write(client._codec.recorder.record_writes(write))
+        session: Any = client._sessions.current
+        await session.store.write(client._sessions.codec.recorder.record_writes(write))
     theirs = await with_celerys_backend(celerys, contents)
     ours = await with_celerys_backend(bridged, contents)
     assert ours.keys() == theirs.keys()

@@ -1,4 +1,4 @@
-"""What aio-pika, aiormq and the socket raise, as bridgetask's errors. Nothing else gets out."""
+"""Translates what aio-pika, aiormq and the socket raise into bridgetask's errors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from ...errors import (
 
 __all__ = ["nacked", "not_routable", "of_publishing", "translated", "translating"]
 
-#: Reply codes with which RabbitMQ turns a login or a virtual host down.
+#: Reply codes with which RabbitMQ refuses a login or a virtual host.
 _LOGIN_REFUSED = {403, 530}
 
 
 class translating:  # noqa: N801
-    """Turns what aio-pika, aiormq and the socket raise into bridgetask's errors.
+    """Raises bridgetask's errors in place of those of aio-pika, aiormq and the socket.
 
-    Where the connection dies, aiormq cancels futures of its own. Such a ``CancelledError`` is told
-    apart from a real cancellation by the task's count of requests to cancel it.
+    When the connection is lost, aiormq cancels its own futures, so that a ``CancelledError`` comes
+    out of it. The task was not cancelled if its count of requests to cancel it has not grown.
+
+    :param context: begins the messages of the errors, such as "can't connect to host".
     """
 
     def __init__(self, context: str = "") -> None:
@@ -52,7 +54,7 @@ def _cancelling() -> int:
 
 
 def translated(error: BaseException | None) -> BridgetaskError:
-    """Return bridgetask's error for what a publisher's channel was closed with, if anything."""
+    """Return bridgetask's error for the reason that a publisher's channel was closed for."""
     ours = _translate(error, "") if error is not None else None
     if ours is None:
         return ConnectionLost(str(error or "closed"))
@@ -120,7 +122,7 @@ _CODES: dict[type[BaseException], int] = {
 
 
 def _reply_code(error: BaseException) -> int | None:
-    """Return AMQP's reply code. aiormq's named classes carry the text alone."""
+    """Return AMQP's reply code, if there is one. aiormq's named classes have only the text."""
     code = _CODES.get(type(error))
     if code is None and error.args and isinstance(error.args[0], int):
         code = error.args[0]

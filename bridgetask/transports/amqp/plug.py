@@ -57,7 +57,8 @@ class AmqpConnections:
 
     One connection sends; another one is for replies and events, and for results by ``rpc://``.
 
-    ``BRIDGETASK_AMQP=plain`` in the environment makes messages go through aiormq's own methods.
+    ``BRIDGETASK_AMQP=plain`` in the environment makes aiormq's own methods publish and receive; see
+    :mod:`.channel`.
     """
 
     def __init__(self, settings: AmqpSettings, expires: float, context: SessionContext) -> None:

@@ -7,8 +7,8 @@ import asyncio
 from ...core.publishing import OnAnswer, Sending
 from ...errors import InvalidOption
 from ...wire.message import Declaration, OutgoingMessage
+from .channel import PublishingChannel
 from .connection import AmqpConnection
-from .plain import PublishingChannel
 
 __all__ = ["AmqpPublisher"]
 

@@ -1,7 +1,6 @@
-"""Which RabbitMQ a Celery app sends to and receives from, and how it is connected to.
+"""Reads from a Celery app's configuration which RabbitMQ it uses, and how to connect to it.
 
-Reading it does no I/O: URLs are parsed by kombu's own ``Connection``, which connects only when it
-is asked to.
+This does no I/O: kombu's own ``Connection`` parses the URLs, and connects only when it is asked to.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AmqpSettings", "BrokerSettings", "Server"]
 
-#: What ``broker_heartbeat``, two minutes by default, is cut to, in seconds. This side notices a
-#: dead connection within one heartbeat, and a send has 30 s in all. RabbitMQ takes up to three, and
-#: until then it keeps back the results that it had put on that connection.
+#: The longest heartbeat in seconds that is taken from ``broker_heartbeat``, which is two minutes by
+#: default. This side notices a dead connection after one heartbeat, and a send has 30 s in all.
+#: RabbitMQ notices after up to three, and until then holds the results that it sent on it.
 _LONGEST_HEARTBEAT = 10
 
 
@@ -39,9 +38,9 @@ class Server:
     virtual_host: str
     login_method: str
     connect_timeout: float
-    #: Seconds without a word from the other side after which it is taken for dead; 0 for never.
+    #: Seconds of silence after which the other side is taken for dead; 0 for never.
     heartbeat: int
-    #: True or py-amqp's options where the connection is encrypted, else None.
+    #: None where the connection is not encrypted, otherwise True or py-amqp's options.
     tls: bool | Mapping[str, Any] | None = field(repr=False)
     client_properties: Mapping[str, Any] = field(repr=False)
 
@@ -79,7 +78,7 @@ class BrokerSettings:
 
 @dataclass(frozen=True, slots=True)
 class AmqpSettings:
-    """The brokers to send by, and those to receive by."""
+    """The brokers to send to, and those to receive from."""
 
     write: BrokerSettings
     read: BrokerSettings
@@ -140,7 +139,7 @@ def _server(app: Celery, connection: Connection, heartbeat: float | None) -> Ser
 
 
 def _login_method(name: str | None) -> str:
-    """Return the SASL mechanism to use. AMQPLAIN is PLAIN in older clothes, and sent as that."""
+    """Return the SASL mechanism to use: PLAIN for AMQPLAIN, which takes the same credentials."""
     mechanism = (name or "PLAIN").upper()
     if mechanism == "AMQPLAIN":
         return "PLAIN"

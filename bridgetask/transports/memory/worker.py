@@ -230,7 +230,7 @@ class InProcessWorker:
         if isinstance(request, Purge):
             return 0
         with self._recording:
-            self._recorder.add(request.message)
+            self._recorder.tape.add(request.message)
         return None if request.ticket is None else []
 
 

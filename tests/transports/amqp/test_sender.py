@@ -95,7 +95,7 @@ async def test_declarations_are_made_once_a_connection_and_again_after_a_loss(
         await asyncio.to_thread(rabbitmq.delete_queue, "declared-once")
         with pytest.raises(NotRoutable):  # known to be declared on this connection
             await client.send_task("nothing").sent()
-        sender = client._session._outbox  # type: ignore[union-attr]
+        sender = client._sessions.current._outbox  # type: ignore[union-attr]
         sender._connection.abort()  # type: ignore[attr-defined]
         await client.send_task("nothing").sent()
     assert len(await asyncio.to_thread(take, rabbitmq.url(), "declared-once")) == 1
@@ -314,7 +314,7 @@ async def test_a_result_settles_a_send_that_was_never_confirmed(
                 between.mute = False
                 between.cut()
                 await client.send_task("tests.tasks.add", (3, 3))
-                await client._session._outbox.drain()  # type: ignore[union-attr]
+                await client._sessions.current._outbox.drain()  # type: ignore[union-attr]
             finally:
                 signals.after_task_publish.disconnect(after)
             assert published.count(handle.id) == 1
@@ -331,7 +331,7 @@ async def test_a_message_that_was_answered_and_never_confirmed_makes_room_at_its
             broker_write_url=f"amqp://127.0.0.1:{between.port}//",
         )
         async with Client(celery, max_in_flight=1, send_timeout=2) as client:
-            sender: Any = client._session._outbox  # type: ignore[union-attr]
+            sender: Any = client._sessions.current._outbox  # type: ignore[union-attr]
             assert await client.send_task("tests.tasks.add", (1, 1)) == 2
             while sender._in_flight:
                 await asyncio.sleep(0.01)
@@ -492,7 +492,7 @@ async def test_connecting_while_a_message_is_to_go_opens_one_channel_for_both(
 ) -> None:
     client = Client(make_app("both", rabbitmq.url()))
     handle = client.send_task("nothing", queue="both", ignore_result=True)
-    session: Any = client._session
+    session: Any = client._sessions.current
     connection = session._outbox._connection
     open_one = connection.publisher
     opened = []
@@ -511,7 +511,7 @@ async def test_connecting_while_a_message_is_to_go_opens_one_channel_for_both(
 async def test_a_receiver_that_is_lost_while_the_sender_connects_is_prepared_again(
     lonely_client: Client,
 ) -> None:
-    session: Any = lonely_client._session
+    session: Any = lonely_client._sessions.current
     sender, results = session._outbox, session._results
     await results.prepare()
     open_channel, prepare = sender._open_channel, results.prepare
@@ -536,8 +536,8 @@ async def test_a_receiver_that_is_lost_while_the_sender_connects_is_prepared_aga
 
 
 async def test_a_message_that_comes_after_closing_fails_at_once(lonely_client: Client) -> None:
-    session: Any = lonely_client._session
-    [message] = lonely_client._codec.recorder.send_task("t", None, None, {}).messages
+    session: Any = lonely_client._sessions.current
+    [message] = lonely_client._sessions.codec.recorder.send_task("t", None, None, {}).messages
     await lonely_client.close()
     delivery = Completion()
     session._outbox.send(message, delivery, asyncio.get_running_loop().time() + 30)
@@ -549,5 +549,5 @@ async def test_a_message_that_comes_after_closing_fails_at_once(lonely_client: C
 async def test_forgetting_a_message_that_is_not_on_its_way_does_nothing(
     lonely_client: Client,
 ) -> None:
-    sender: Any = lonely_client._session._outbox  # type: ignore[union-attr]
+    sender: Any = lonely_client._sessions.current._outbox  # type: ignore[union-attr]
     sender._publisher.forget(Sending(0, MagicMock(body=b""), Completion(), 0, None))

@@ -39,7 +39,7 @@ async def eventually(condition: Callable[[], object], timeout: float = 10.0) -> 
 
 def subscriptions(client: Client) -> int:
     """Return how many channels the client is subscribed to, as far as it knows."""
-    session: Any = client._session
+    session: Any = client._sessions.current
     subscriber = session._results._subscriber
     return len(subscriber._subscribed) if subscriber is not None else 0
 
@@ -335,8 +335,8 @@ class TestStored:
         celery, task_id = store_app(), str(uuid4())
         await report(celery, task_id, result=3)
         async with Client(celery) as client:
-            session: Any = client._session
-            key = client._codec.recorder.backend.get_key_for_task(task_id)
+            session: Any = client._sessions.current
+            key = client._sessions.codec.recorder.backend.get_key_for_task(task_id)
             assert b"SUCCESS" in await session.store.read(key)
             assert await session.store.read(b"nothing") is None
 
@@ -414,7 +414,7 @@ class TestStored:
             await eventually(
                 lambda: redis_server.cli("PUBSUB", "CHANNELS").splitlines() == channels
             )
-            session: Any = client._session
+            session: Any = client._sessions.current
             assert len(session._results._watches) == 0
 
 
@@ -467,7 +467,7 @@ class TestTrouble:
         async with Client(celery) as client:
             call = client.send_task("t")
             await call.sent()
-            session: Any = client._session
+            session: Any = client._sessions.current
             results = session._results
             read = results._read
             reads = 0
@@ -495,7 +495,7 @@ class TestTrouble:
             await client.connect()
             task_id = str(uuid4())
             await report(celery, task_id, result=1)
-            session: Any = client._session
+            session: Any = client._sessions.current
             results = session._results
             read = results._read
 
@@ -558,7 +558,7 @@ class TestTrouble:
                 cable.refuse = True
                 cable.cut()
                 call = client.send_task("t", task_id=task_id)
-                session: Any = client._session
+                session: Any = client._sessions.current
                 await eventually(lambda: session._results._watches.unread)
                 cable.refuse = False
                 await call.sent()
