@@ -309,6 +309,7 @@ class Session:
                 while self._background:
                     await asyncio.wait(self._background)
                 await self._outbox.drain()
+                await self._results.settle()
         unsent, awaited = self._outbox.queued, self.pending.awaited
         if unsent or awaited:
             logger.warning(

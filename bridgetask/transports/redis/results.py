@@ -78,6 +78,9 @@ class RedisResults:
         for task_id in task_ids:
             self._watches.over(task_id)
 
+    async def settle(self) -> None:
+        """Do nothing: what workers will still store is not known."""
+
     @property
     def ready(self) -> bool:
         return self._subscriber is not None and self._subscriber.is_confirmed
