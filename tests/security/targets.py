@@ -27,13 +27,18 @@ from bridgetask.core.outcomes import Outcome, PendingResults
 from bridgetask.core.publishing import Sending
 from bridgetask.core.replies import PendingReplies
 from bridgetask.errors import BridgetaskError
+from bridgetask.retry import RetryPolicy
 from bridgetask.transports.amqp.control import AmqpControlChannel
 from bridgetask.transports.amqp.direct import DirectDeliveries, DirectPublisher
 from bridgetask.transports.amqp.frames import PropertiesDecoder, encode_ack
 from bridgetask.transports.amqp.reader import FrameReader, _without_broken_properties
 from bridgetask.transports.amqp.results import RpcResults
 from bridgetask.transports.plugs import Plugs
+from bridgetask.transports.redis.errors import RedisError
+from bridgetask.transports.redis.link import RedisLink
 from bridgetask.transports.redis.results import RedisResults
+from bridgetask.transports.redis.settings import RedisSettings
+from bridgetask.transports.redis.stream import RedisStream
 from bridgetask.transports.redis.subscriber import RedisSubscriber
 from bridgetask.transports.redis.watches import Watch
 from bridgetask.wire.events import EventCapture
@@ -54,6 +59,7 @@ RPC = Plugs.of(
 REDIS = Plugs.of(
     Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False)
 ).codec("replies", max_result_size=LIMIT)
+SERVER = RedisSettings.from_app(REDIS.app).server
 #: What is there to be held, and never used.
 UNUSED: Any = MagicMock()
 MESSAGE = RPC.recorder.send_task("t", (), {}, {}).messages[0]
@@ -83,6 +89,12 @@ class Socket(asyncio.Transport):
 
     def writelines(self, pieces: Any) -> None:
         self.written += pieces
+
+    def set_protocol(self, protocol: Any) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def pause_reading(self) -> None:
         pass
@@ -184,10 +196,11 @@ def stored(data: bytes) -> None:
         def _begin(self, watch: Watch) -> None:
             pass
 
-    assert REDIS.settings.results.redis is not None
     key_for = REDIS.recorder.backend.get_key_for_task
     receiver = Unconnected(
-        REDIS.settings.results.redis,
+        RedisLink(UNUSED, LOOP),
+        0,
+        RetryPolicy(),
         key_for,
         REDIS.decoder,
         waiting.pending,
@@ -213,7 +226,7 @@ def stored(data: bytes) -> None:
 def subscribed(data: bytes) -> None:
     """What a Redis server says, or somebody who has taken its place."""
     choices = Choices(data)
-    lost: list[BridgetaskError] = []
+    lost: list[RedisError] = []
     answers = [b"+OK", b"-ERR no", b":5", b"$-1", b"$5", b"*3", b"*0", b"*-1", b"$7", b"message"]
     said = b"".join(
         choices.noise() if not choices.number(6) else choices.pick(answers) + b"\r\n"
@@ -221,23 +234,28 @@ def subscribed(data: bytes) -> None:
     )
 
     async def listen() -> None:
-        assert REDIS.settings.results.redis is not None
-        connection = Connection(protocol=2)
-        stream = asyncio.StreamReader()
-        stream.feed_data(said)
-        stream.feed_eof()
-        connection._reader, connection._writer = stream, Socket()
-        connection._parser.on_connect(connection)
-        subscriber = RedisSubscriber(
-            connection, REDIS.settings.results.redis, lambda *message: None, lost.append
-        )
+        connection, socket = Connection(protocol=2), Socket()
+        connection._reader, connection._writer = asyncio.StreamReader(), socket
+        stream = RedisStream(connection, "redis://fuzzed")
+        subscriber = RedisSubscriber(stream, SERVER, *(lambda *_: None,) * 2, lost.append)
         subscriber.subscribe(b"channel")
-        await asyncio.wait(subscriber._tasks, timeout=5)
-        await subscriber.close()
+        await asyncio.sleep(0)
+        at = 0
+        while at < len(said):
+            size = choices.pick([4096, 1, 7, 100])
+            if not stream.is_lost:
+                stream.data_received(said[at : at + size])
+            at += size
+            while stream._turn is not None:
+                await asyncio.sleep(0)
+        stream.eof_received()
+        while not lost:
+            await asyncio.sleep(0)
+        subscriber.abort()
 
-    LOOP.run_until_complete(listen())
+    LOOP.run_until_complete(asyncio.wait_for(listen(), 5))
     (error,) = lost
-    assert isinstance(error, BridgetaskError)
+    assert isinstance(error, RedisError)
 
 
 def properties(data: bytes) -> None:
