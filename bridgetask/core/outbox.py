@@ -26,7 +26,14 @@ from ..wire.message import OutgoingMessage
 from .completion import Completion
 from .deadlines import Deadlines
 from .preparation import Preparation
-from .publishing import ClosedOver, ConnectionLost, Publisher, Sending, error_of
+from .publishing import (
+    ClosedOver,
+    ConnectionLost,
+    Publisher,
+    Sending,
+    TurnedAway,
+    error_of,
+)
 from .receiving import Receiver, ResultStore
 
 __all__ = ["Outbox"]
@@ -284,11 +291,13 @@ class Outbox:
     def _answered(self, sending: Sending, error: BridgetaskError | None) -> None:
         """Take note of what became of a message that was published."""
         self._in_flight.discard(sending)
-        if isinstance(error, (ConnectionLost, Unconfirmed, ClosedOver)):
-            self._lost(sending, error)
-        else:
+        if not isinstance(error, (ConnectionLost, Unconfirmed, ClosedOver)):
             sending.unanswered -= 1
             self._settle(sending, error)
+        else:
+            if isinstance(error, TurnedAway):
+                sending.unanswered -= 1
+            self._lost(sending, error)
         if self._queue:
             self._schedule()
 

@@ -63,26 +63,32 @@ class RedisCommands:
         :raises BridgetaskError: what ``error_of`` makes of an answer that is an error, of having
             no connection, or of no answer in time.
         """
-        if self._closed:
-            raise ClientClosed("the client is closed")
-        data = encode(commands)
         try:
             stood = self._pipeline.is_open
             try:
-                return await self._ask(data, len(commands))
+                return await self.ask(*commands)
             except Unreachable:
                 if not stood:
                     raise
-            return await self._ask(data, len(commands))
+            return await self.ask(*commands)
         except RedisError as error:
             raise self._error_of(error) from error.__cause__
 
-    async def _ask(self, data: bytes, count: int) -> list[Reply]:
+    async def ask(self, *commands: Sequence[Any]) -> list[Reply]:
+        """Send commands once, and return the answers. Cancelling this is as with :meth:`execute`.
+
+        :raises Denied: one of the answers is an error.
+        :raises Unreachable: there is no connection, or no answer in time.
+        :raises ClientClosed: this was closed, before or meanwhile.
+        """
+        self._check_open()
+        data = encode(commands)
         await self._pipeline.open()
+        self._check_open()
         request = _Request()
         self._requests.add(request)
         try:
-            self._pipeline.ask(data, count, request.answered, self._db)
+            self._pipeline.ask(data, len(commands), request.answered, self._db)
             if self._turn is None:
                 self._turn = self._loop.call_soon(self._flush)
             await request.wait()
@@ -95,6 +101,10 @@ class RedisCommands:
                 self._pipeline.lose(str(error))
             raise error
         return request.answers
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed")
 
     def _flush(self) -> None:
         self._turn = None

@@ -13,11 +13,12 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from redis.asyncio.sentinel import Sentinel
 
 from ...errors import InvalidOption
-from .errors import Unreachable, translating
+from ..failover import Failover, Rounds
+from .errors import Denied, RedisError, Unreachable, translating
 from .server import RedisServer
 from .stream import RedisStream, drop
 
-__all__ = ["RedisConnector"]
+__all__ = ["FailoverConnector", "RedisConnector"]
 
 _CLASSES: dict[str, Any] = {
     "tcp": Connection,
@@ -108,3 +109,41 @@ class RedisConnector:
             for client in sentinel.sentinels:
                 await client.aclose()
         return str(host), int(port)
+
+
+class FailoverConnector:
+    """Opens connections to the first server of a list that can be connected to."""
+
+    def __init__(self, servers: Failover[RedisServer]) -> None:
+        self._servers = servers
+        self._rounds = Rounds(servers)
+
+    @property
+    def server(self) -> RedisServer:
+        """The server that was tried last, or is to be tried first."""
+        return self._rounds.current
+
+    async def open(self) -> RedisStream:
+        """Connect and log in, trying each server once.
+
+        :raises Denied: every server turned the login, or the database, down.
+        :raises Unreachable: no server could be connected to.
+        :raises InvalidOption: redis-py does not know one of the options.
+        """
+        problems: list[RedisError] = []
+        for server in self._rounds.round():
+            try:
+                return await RedisConnector(server).open()
+            except RedisError as error:
+                problems.append(error)
+        all_denied = all(isinstance(problem, Denied) for problem in problems)
+        kind = Denied if all_denied else Unreachable
+        raise kind("; ".join(map(str, problems))) from problems[-1].__cause__
+
+    def serves(self, server: RedisServer) -> bool:
+        """Tell whether its connections lead to a server, whatever their database is."""
+        return all(each.is_same(server) for each in self._servers.servers)
+
+    def turned_away(self) -> None:
+        """Try another server next, if there is one."""
+        self._rounds.skip()

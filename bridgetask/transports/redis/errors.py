@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 #: Codes of errors that say: not this server, or not now.
-_ELSEWHERE = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
+_ELSEWHERE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED"})
 
 
 class RedisError(Exception):

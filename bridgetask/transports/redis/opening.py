@@ -64,6 +64,12 @@ class Opening:
         if self._task is not None:
             self._task.cancel()
 
+    async def stop(self) -> None:
+        """Give up what is under way, if anything is. It may be begun again."""
+        if self._task is not None:
+            self._task.cancel()
+        await self.ended()
+
     async def ended(self) -> None:
         """Return once nothing is under way."""
         if self._task is not None and not self._task.done():

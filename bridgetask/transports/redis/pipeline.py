@@ -64,11 +64,15 @@ class RedisPipeline:
     is lost is opened again when somebody asks for that.
 
     :param connector: opens the connection.
+    :param patience: seconds that an answer may take beyond what the server may.
     """
 
-    def __init__(self, connector: Connector, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connector: Connector, loop: asyncio.AbstractEventLoop, *, patience: float = 0.0
+    ) -> None:
         self._connector = connector
         self._loop = loop
+        self._patience = patience
         self._opening = Opening(self._connect, "bridgetask Redis")
         self._stream: RedisStream | None = None
         #: Done when everybody has learned of the loss of the last connection.
@@ -79,7 +83,6 @@ class RedisPipeline:
         self._asked: deque[_Asked] = deque()
         self._db = self._own_db = 0
         self._users = 0
-        self._closed = False
         #: Called with each loss of the connection, after those who wait for answers.
         self.on_lost: list[Callable[[], None]] = []
 
@@ -96,14 +99,10 @@ class RedisPipeline:
 
     def abort(self) -> None:
         """Disconnect on the spot, whoever uses it."""
-        self.retire()
+        self._opening.cancel()
         if self._stream is not None:
             self._stream.abort()
             self._ended(ClientClosed("the client was closed"))
-
-    def retire(self) -> None:
-        """Never connect again. A connection that is open stays so until it is closed."""
-        self._opening.cancel()
 
     # The connection.
 
@@ -135,7 +134,7 @@ class RedisPipeline:
         self._watchdog = Watchdog(
             stream,
             server.health_check_interval,
-            server.answer_timeout,
+            server.answer_timeout + self._patience,
             lambda: self._asked[0].since if self._asked else None,
             self._ping,
         )

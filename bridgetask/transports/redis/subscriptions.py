@@ -48,26 +48,29 @@ class RedisSubscriptions:
         return self._connector.server.address
 
     def join(self, user: Subscribing) -> None:
-        """Take note of one more user, who is to leave."""
+        """Take note of a user, who is to leave."""
         self._users.append(user)
 
     async def leave(self, user: Subscribing) -> None:
-        """Disconnect, if this was the last user."""
+        """Disconnect, if this was the last user. Others may come."""
         if user in self._users:
             self._users.remove(user)
-            if not self._users:
-                self.abort()
-                await self._opening.ended()
+        if not self._users:
+            self._disconnect()
+            await self._opening.stop()
 
     def abort(self) -> None:
         """Disconnect on the spot, whoever uses it."""
         self._opening.cancel()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self.current is not None:
             self.current.abort()
             self.current = None
 
     async def connected(self) -> RedisSubscriber:
-        """Return the connection, opening it where that is needed.
+        """Return the connection, opening it where that is needed. For users alone.
 
         :raises RedisError: that was not possible.
         :raises ClientClosed: this was closed, before or meanwhile.
