@@ -29,7 +29,7 @@ def test_the_twisted_tests_pass_on_the_default_reactor(
         },
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout[-5000:]
