@@ -15,6 +15,7 @@ from bridgetask.transports.redis.settings import RedisSettings
 
 from ...fakes import proxy
 from ...fix_rabbitmq import make_app
+from ...patience import PATIENCE
 from ...redis_servers import Redis
 
 
@@ -82,7 +83,7 @@ async def test_a_server_that_falls_silent_is_given_up(redis_server: Redis) -> No
         await commands.execute(("PING",))
         cable.mute = True
         with pytest.raises(BackendUnreachable, match="no answer in time"):
-            await asyncio.wait_for(commands.execute(("PING",)), 5)
+            await asyncio.wait_for(commands.execute(("PING",)), PATIENCE)
         cable.mute = False
         assert await commands.execute(("PING",)) == [b"PONG"]
         await commands.close()
@@ -100,6 +101,6 @@ async def test_what_is_not_answered_when_it_closes_fails(redis_server: Redis) ->
         await commands.close()
         for each in (asked, queued):
             with pytest.raises(ClientClosed):
-                await asyncio.wait_for(each, 1)
+                await asyncio.wait_for(each, PATIENCE)
         with pytest.raises(ClientClosed):
             await commands.execute(("PING",))

@@ -10,6 +10,7 @@ from bridgetask.transports.redis.subscriber import RedisSubscriber
 
 from ...fakes import proxy
 from ...fix_rabbitmq import make_app
+from ...patience import PATIENCE
 from ...redis_servers import Redis
 
 
@@ -34,11 +35,11 @@ async def test_answers_are_not_missed_while_messages_are_held_back(redis_server:
         await asyncio.sleep(0.8)
         assert lost == []
         subscriber.release()
-        await asyncio.wait_for(subscriber.confirmed(), 5)
+        await asyncio.wait_for(subscriber.confirmed(), PATIENCE)
 
         cable.mute = True  # now it is the server that says nothing
         subscriber.subscribe(b"unanswered")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not lost:
                 await asyncio.sleep(0.01)
         subscriber.abort()
