@@ -216,7 +216,7 @@ class Differential:
             self._closing = closing.pop_all()
 
     def close(self) -> None:
-        TALLY.templates += len(self._ours._codec.recorder.templates)
+        TALLY.templates += len(self._ours._sessions.codec.recorder.templates)
         self._closing.close()
 
     def compare(self, case: str, call: Callable[[Any, Celery], Any]) -> None:
@@ -255,7 +255,7 @@ class Differential:
             except Exception as error:
                 return error
             finally:
-                await self._ours._session._outbox.drain()  # an event may follow
+                await self._ours._sessions.current._outbox.drain()  # an event may follow
             return None
 
         self._monitor.take(DB)
@@ -384,6 +384,7 @@ def test_commands_to_workers_are_the_same(differential: Make) -> None:
 def _close(app: Celery) -> None:
     """Close what Celery's own client has opened."""
     if str(app.conf.result_backend).startswith("redis"):
+        app.backend.remove_pending_result = lambda result: result  # it would connect again
         app.backend.result_consumer.stop()
         app.backend.client.connection_pool.disconnect()
     close_celery(app)
