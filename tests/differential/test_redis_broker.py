@@ -216,7 +216,7 @@ class Differential:
             self._closing = closing.pop_all()
 
     def close(self) -> None:
-        TALLY.templates += len(self._ours._sessions.codec.recorder.templates)
+        TALLY.templates += len(self._ours._sessions.codec.recorder.templates.in_use)
         self._closing.close()
 
     def compare(self, case: str, call: Callable[[Any, Celery], Any]) -> None:
@@ -260,7 +260,7 @@ class Differential:
 
         self._monitor.take(DB)
         error = self._runner.run(run())
-        return self._taken(self._ours._reply_to), error
+        return self._taken(self._ours._sessions.codec.recorder.reply_to), error
 
     def _taken(self, address: str) -> Commands:
         """Return what was told, with what must differ taken out: ids, and the reply address."""
