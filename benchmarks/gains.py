@@ -38,25 +38,22 @@ def _replace(owner: Any, name: str, value: Any) -> None:
 
 
 def _templates() -> None:
-    from bridgetask.wire.templates import Templates
+    from bridgetask.wire import templates
 
-    _replace(Templates, "_key", lambda *_: None)
+    _replace(templates, "_kind", lambda *_: None)
 
 
 def _encoded_properties() -> None:
-    from bridgetask.transports.amqp.frames import PublishEncoder
+    from bridgetask.transports.amqp.properties import PropertiesEncoder, encode_properties
 
-    encode = PublishEncoder.encode
+    def encode_anew(_: PropertiesEncoder, message: Any) -> bytes:
+        return encode_properties(message.properties)
 
-    def encode_anew(self: PublishEncoder, message: Any) -> list[bytes]:
-        message.encoded_properties = None
-        return encode(self, message)
-
-    _replace(PublishEncoder, "encode", encode_anew)
+    _replace(PropertiesEncoder, "encode", encode_anew)
 
 
 def _settings() -> None:
-    from bridgetask.wire.shortcuts import ConfigurationView
+    from bridgetask.wire.configuration import ConfigurationView
 
     _replace(ConfigurationView, "_get", lambda self, name: getattr(self._app.conf, name))
 
@@ -64,10 +61,10 @@ def _settings() -> None:
 def _plain_repr() -> None:
     from celery.utils.saferepr import saferepr
 
-    from bridgetask.wire import app_view, templates
+    from bridgetask.wire import amqp_view, template
 
-    _replace(templates, "plain_repr", saferepr)
-    _replace(app_view, "plain_repr", saferepr)
+    _replace(template, "plain_repr", saferepr)
+    _replace(amqp_view, "plain_repr", saferepr)
 
 
 def _one_write() -> None:

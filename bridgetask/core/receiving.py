@@ -42,6 +42,12 @@ class ResultSource(Receiver, Protocol):
     def expect(self, task_ids: Sequence[str]) -> None:
         """Begin to get ready for what these tasks will report."""
 
+    async def settle(self) -> None:
+        """Return once no result is on its way that is known to come.
+
+        That can be known of a worker in this process. All others return at once.
+        """
+
     async def close(self) -> None:
         """Stop for good. What workers still send is dropped."""
 

@@ -9,9 +9,10 @@ from ..asyncio_impl.client import Client
 from ..core.completion import Completion
 from ..errors import SendError
 from ..settings import backend_name
+from ..transports.memory.control import event_message
 from ..transports.memory.journal import Journal
 from ..transports.memory.plug import MemoryBroker, MemoryResultBackend
-from ..transports.memory.worker import SentTask, event_message
+from ..transports.memory.worker import SentTask
 from ..transports.plugs import Plugs
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class InMemoryClient(Client):
     :param replies: command names -> what the worker replies: a value, or a callable that gets the
         command's arguments. It answers ``ping``, ``registered``, and with nothing to what asks for
         tasks and queues; to all others it says that nothing was done.
+    :param inline: whether tasks are run on the event loop, each in a turn of its own, rather than
+        in a thread. The loop then stands still while one runs.
     :param options: those of :class:`bridgetask.Client`.
     """
 
@@ -39,12 +42,14 @@ class InMemoryClient(Client):
         *,
         results: Mapping[str, Any] | None = None,
         replies: Mapping[str, Any] | None = None,
+        inline: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(app, **options)
         self._journal = Journal()
         self._results = dict(results or {})
         self._replies = dict(replies or {})
+        self._inline = inline
 
     @property
     def sent(self) -> list[SentTask]:
@@ -82,5 +87,7 @@ class InMemoryClient(Client):
 
     def _plug(self) -> Plugs:
         stores = backend_name(self.app) != "rpc"  # which can do less than all other backends can
-        broker = MemoryBroker(self.app, self._journal, self._results, self._replies)
+        broker = MemoryBroker(
+            self.app, self._journal, self._results, self._replies, inline=self._inline
+        )
         return Plugs(self.app, broker, MemoryResultBackend(self.app, stores=stores))

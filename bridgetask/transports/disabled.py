@@ -43,6 +43,9 @@ class NoResults:
     def expect(self, task_ids: Sequence[str]) -> None:
         """Do nothing."""
 
+    async def settle(self) -> None:
+        """Do nothing."""
+
     async def close(self) -> None:
         """Do nothing."""
 

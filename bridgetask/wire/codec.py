@@ -1,4 +1,4 @@
-"""All that builds and reads the messages of one client."""
+"""The parts that build and read the messages of one client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Codec"]
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """What builds and reads a client's messages. Bound to no event loop."""
+    """The parts that build and read a client's messages. They belong to no event loop."""
 
     app: Celery
     recorder: Recorder

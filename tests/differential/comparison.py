@@ -159,7 +159,7 @@ class Differential:
 
     def close(self) -> None:
         """Close both clients, and remove the queues."""
-        TALLY.templates += len(self._ours._sessions.codec.recorder.templates)
+        TALLY.templates += len(self._ours._sessions.codec.recorder.templates.in_use)
         self._closing.close()
 
     def compare(self, case: str, call: Call, *, linked: bool = False) -> Messages:

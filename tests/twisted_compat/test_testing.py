@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from celery import chord
 from twisted.internet import defer
 from twisted.trial import unittest
@@ -13,8 +12,6 @@ from bridgetask.testing import InMemoryClient
 from bridgetask.twisted_compat import TwistedCelery
 
 from ..fix_rabbitmq import make_app
-
-pytestmark = pytest.mark.blocks  # tasks run on the event loop, as documented
 
 
 class TestInMemory(unittest.TestCase):

@@ -16,7 +16,7 @@ from ...errors import BridgetaskError, Unconfirmed
 from ...wire.message import OutgoingMessage, Properties
 from .channel import OnMessage
 from .errors import of_publishing, translating
-from .frames import encode_properties
+from .properties import encode_properties
 
 __all__ = ["PlainConsumer", "PlainPublisher"]
 

@@ -64,6 +64,9 @@ class RpcResults:
     def expect(self, task_ids: Sequence[str]) -> None:
         """Do nothing: the queue is the same for all tasks."""
 
+    async def settle(self) -> None:
+        """Do nothing: what workers will still send is not known."""
+
     @property
     def ready(self) -> bool:
         return self._consumer.consuming

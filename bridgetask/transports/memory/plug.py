@@ -17,6 +17,8 @@ from .control import MemoryControl
 from .journal import Journal
 from .publisher import MemoryPublisher
 from .results import MemoryResults
+from .runners import InlineRunner, Runner, ThreadRunner
+from .unfinished import Unfinished
 from .worker import InProcessWorker
 
 if TYPE_CHECKING:
@@ -26,9 +28,11 @@ __all__ = ["MemoryBroker", "MemoryResultBackend"]
 
 
 class MemoryBroker:
-    """Hands messages to a worker in this process, in the next turn of the event loop.
+    """Hands messages to a worker in this process.
 
-    :param results: see :class:`InProcessWorker`, as ``replies``.
+    :param results: see :class:`InProcessWorker`.
+    :param replies: see :class:`MemoryControl`.
+    :param inline: whether tasks are run on the event loop, rather than in a thread.
     """
 
     capabilities = BrokerCapabilities(
@@ -45,11 +49,14 @@ class MemoryBroker:
         journal: Journal,
         results: Mapping[str, Any],
         replies: Mapping[str, Any],
+        *,
+        inline: bool,
     ) -> None:
         self._app = app
         self._journal = journal
         self._results = results
         self._replies = replies
+        self._inline = inline
 
     def recording_channel(self) -> RecordingChannel:
         return RecordingChannel()
@@ -68,8 +75,10 @@ class MemoryBroker:
         recording = context.codec.recorder.backend
         stores = isinstance(recording, MemoryBackend)
         backend = recording if stores else MemoryBackend(context.codec.app, chords=False)
-        worker = InProcessWorker(context.codec, backend, self._results, self._replies)
-        return MemoryConnections(worker, self._journal, context)
+        worker = InProcessWorker(context.codec, backend, self._results)
+        runner = InlineRunner(context.loop) if self._inline else ThreadRunner()
+        control = MemoryControl(self._journal, self._replies, context)
+        return MemoryConnections(worker, runner, control, self._journal, context)
 
 
 class MemoryResultBackend:
@@ -101,11 +110,19 @@ class MemoryResultBackend:
 class MemoryConnections:
     """What connects a session to the worker in this process."""
 
-    def __init__(self, worker: InProcessWorker, journal: Journal, context: SessionContext) -> None:
-        self._results = MemoryResults(worker, context)
-        self.control: MemoryControl = MemoryControl(worker, journal, context)
+    def __init__(
+        self,
+        worker: InProcessWorker,
+        runner: Runner,
+        control: MemoryControl,
+        journal: Journal,
+        context: SessionContext,
+    ) -> None:
+        unfinished = Unfinished()
+        self._results = MemoryResults(worker.backend, unfinished, context)
+        self.control: MemoryControl = control
         self.publisher: MemoryPublisher = MemoryPublisher(
-            worker, journal, self.control, self._results, context.loop
+            worker, runner, unfinished, journal, control, context.loop
         )
 
     def results(self) -> MemoryResults:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import NoReturn
 
-from ...core.completion import Completion
 from ...core.delivery import Delivery
 from ...core.publishing import OnAnswer, Sending
 from ...wire.message import OutgoingMessage
 from .control import MemoryControl
 from .journal import Journal
-from .results import MemoryResults
+from .runners import Runner
+from .unfinished import Unfinished
 from .worker import InProcessWorker, SentTask
 
 __all__ = ["MemoryPublisher"]
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 
 class MemoryPublisher:
-    """Runs each task in a turn of the event loop of its own, so that others get theirs."""
+    """Hands tasks to the worker in this process, and what those send as well."""
 
     per_turn = 1
     large = alone = 2**62
@@ -27,18 +35,21 @@ class MemoryPublisher:
     def __init__(
         self,
         worker: InProcessWorker,
+        runner: Runner,
+        unfinished: Unfinished,
         journal: Journal,
         control: MemoryControl,
-        results: MemoryResults,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._worker = worker
+        self._runner = runner
+        self._unfinished = unfinished
         self._journal = journal
         self._control = control
-        self._results = results
         self._loop = loop
+        self._context = copy_context()  # that of a task would have the app redirected
         self._on_answer: OnAnswer
-        self._waiting = 0
+        self._running: SentTask | None = None
         self._aborted = False
 
     def start(self, on_answer: OnAnswer) -> None:
@@ -73,37 +84,64 @@ class MemoryPublisher:
 
     async def close(self) -> None:
         """Return when all that was sent has been run, and what that sent."""
-        while self._waiting and not self._aborted:
-            turn = Completion()
-            self._loop.call_soon(turn.complete)  # after all that waits by now, which may send more
-            await turn.wait()
+        await self._unfinished.none_left()
+        await self._runner.close()
 
     def abort(self) -> None:
-        """Run no more tasks."""
+        """Run no more tasks. One that runs is left alone: nothing can stop it."""
+        if self._aborted:
+            return
         self._aborted = True
+        self._runner.abort()
+        running = self._running
+        if running is not None:
+            logger.warning("Closing leaves %s[%s] running", running.name, running.id)
 
-    def _take_next(self, message: OutgoingMessage) -> None:
-        self._waiting -= 1
-        if not self._aborted:
-            self._take(message)
+    # On the event loop:
 
     def _take(self, message: OutgoingMessage) -> None:
         try:
             task = self._worker.read(message)
         except Exception as error:  # a worker would drop it
             self._worker.fail(message.task_id or message.properties["correlation_id"], error)
-        else:
-            if task is not None:
-                self._run(message, task)
-            else:
-                self._control.take(message)
-        for report in self._worker.reports():
-            self._results.report(report.task_id, report.payload)
+            return
+        if task is None:
+            self._control.take(message)
+            return
+        self._journal.sent.append(task)
+        self._unfinished.begin()
+        self._runner.run(partial(self._run, message, task))
+
+    def _take_all(self, messages: Sequence[OutgoingMessage]) -> None:
+        if not self._aborted:
+            for message in messages:
+                self._take(message)
+
+    # Where tasks run:
 
     def _run(self, message: OutgoingMessage, task: SentTask) -> None:
-        """Run a task, and what it sends in later turns."""
-        self._journal.sent.append(task)
-        for sent in self._worker.run(message, task.id):
-            Delivery(task.name, sent.on_published).complete()
-            self._waiting += 1
-            self._loop.call_soon(self._take_next, sent)
+        """Run a task. What it has sent is taken before anybody is told how it ended."""
+        self._running = task
+        try:
+            ran = self._worker.run(message, task.id)
+            for sent in ran.sent:
+                Delivery(task.name, sent.on_published).complete()
+            self._on_loop(self._take_all, ran.sent)
+            for report in ran.ends:
+                self._worker.backend.announce(*report)
+        except Exception:
+            logger.exception("%s[%s] could not be run to its end", task.name, task.id)
+        except BaseException as error:  # KeyboardInterrupt: it is the program's
+            self._on_loop(_raise, error)
+        finally:
+            self._running = None
+            self._on_loop(self._unfinished.end)
+
+    def _on_loop(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function in a turn of the event loop, after all that was to be called so far."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(function, *args, context=self._context.copy())
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
-from unittest.mock import MagicMock
 
 import aiormq
 import pytest
@@ -21,6 +20,7 @@ from bridgetask.transports.amqp.direct import DirectPublisher
 from bridgetask.transports.amqp.frames import HEARTBEAT, METHOD, Method
 from bridgetask.transports.amqp.settings import AmqpSettings
 from bridgetask.transports.amqp.splitter import FrameSplitter
+from bridgetask.wire.message import OutgoingMessage
 
 from ... import tasks
 from ...fix_rabbitmq import take
@@ -192,14 +192,7 @@ async def test_a_channel_that_is_closed_within_a_message_takes_nothing_else_with
         lambda sending, error: settled.append((sending.number, error))
     )
     for number, exchange, size in ((0, "missing", 1), (1, "", 30_000_000)):
-        message: Any = MagicMock(
-            exchange=exchange,
-            routing_key="pinned",
-            mandatory=False,
-            properties={},
-            encoded_properties=b"",
-            body=bytes(size),
-        )
+        message = OutgoingMessage(exchange, "pinned", bytes(size), {}, mandatory=False)
         publisher.publish(Sending(number, message, Completion(), 0, None))
     await publisher.drain()
     async with asyncio.timeout(10):

@@ -1,17 +1,15 @@
-"""Shorter ways to what Celery comes to: they come to the same."""
+"""The arguments of a call are shown as Celery shows them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from celery import Celery
-from celery.app.defaults import NAMESPACES, flatten
 from celery.utils.saferepr import saferepr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgetask.wire.shortcuts import ConfigurationView, plain_repr
+from bridgetask.wire.plain_repr import plain_repr
 
 from ..fix_rabbitmq import make_app
 from ..recorders import recorder_for
@@ -60,49 +58,3 @@ def test_a_size_that_the_app_has_set_is_kept_to() -> None:
     celery.amqp.argsrepr_maxsize = 5
     (message,) = recorder_for(celery, "replies").send_task("name", (1, 2, 3, 4), {}, {}).messages
     assert message.properties["headers"]["argsrepr"] == saferepr((1, 2, 3, 4), 5)
-
-
-def configured(**options: Any) -> Celery:
-    celery = Celery("view", broker="amqp://127.0.0.1:1//", set_as_current=False)
-    celery.config_from_object(options.pop("source", {}), **options)
-    return celery
-
-
-@pytest.mark.parametrize(
-    "celery",
-    [
-        configured(),
-        configured(source={"task_default_queue": "q", "task_ignore_result": True}),
-        configured(source={"CELERY_DEFAULT_QUEUE": "q", "CELERY_IGNORE_RESULT": True}),
-        configured(source={"X_TASK_DEFAULT_QUEUE": "q"}, namespace="X"),
-        configured(source=type("Config", (), {"task_default_queue": "q"})),
-    ],
-    ids=["defaults", "new names", "old names", "namespace", "object"],
-)
-def test_the_configuration_reads_the_same_and_follows_changes(celery: Celery) -> None:
-    view = ConfigurationView(celery)
-    names = [name for name, _ in flatten(NAMESPACES)]
-    for _ in range(2):
-        for name in names:
-            assert getattr(view, name) == getattr(celery.conf, name)
-        celery.conf.task_default_queue = "changed"
-        celery.conf.update(task_send_sent_event=True)
-        celery.add_defaults({"task_track_started": True})
-    assert celery.conf.changes["task_default_queue"] == "changed"
-    assert view.task_send_sent_event is True
-
-
-def test_the_view_of_the_configuration_is_the_apps_in_all_else() -> None:
-    celery = configured()
-    view = ConfigurationView(celery)
-    with pytest.raises(AttributeError):
-        view.no_such_setting  # noqa: B018
-    view.task_default_queue = "by attribute"
-    assert celery.conf.task_default_queue == view["task_default_queue"] == "by attribute"
-    view["task_default_queue"] = "by item"
-    assert celery.conf.task_default_queue == "by item"
-    del view["task_default_queue"]
-    assert view.task_default_queue == celery.conf.task_default_queue == "celery"
-    assert set(view) == set(celery.conf)
-    assert len(view) == len(celery.conf)
-    assert view.humanize() == celery.conf.humanize()
