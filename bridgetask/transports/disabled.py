@@ -19,7 +19,9 @@ class DisabledBackend:
     :param refuses_calls: whether a call is refused unless its result is ignored.
     """
 
-    capabilities = BackendCapabilities(pushes=False, stores=False, uses_reply_to=False)
+    capabilities: BackendCapabilities = BackendCapabilities(
+        pushes=False, stores=False, uses_reply_to=False
+    )
 
     def __init__(self, unavailable: str, *, refuses_calls: bool = False) -> None:
         self.unavailable: str | None = unavailable

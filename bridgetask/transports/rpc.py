@@ -16,7 +16,9 @@ __all__ = ["RpcBackend"]
 class RpcBackend:
     """Workers send results to an address of the client's. Nothing is stored."""
 
-    capabilities = BackendCapabilities(pushes=True, stores=False, uses_reply_to=True)
+    capabilities: BackendCapabilities = BackendCapabilities(
+        pushes=True, stores=False, uses_reply_to=True
+    )
     unavailable: str | None = None
     refuses_calls = False
 

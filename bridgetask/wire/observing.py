@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Observations:
 _current: ContextVar[Observations | None] = ContextVar("observations", default=None)
 
 #: Return where to note what Celery's code does in this context; None where nobody observes it.
-current_observations = _current.get
+current_observations: Callable[[], Observations | None] = _current.get
 
 
 @contextmanager

@@ -67,26 +67,28 @@ class Template:
             raise NoTemplate("more to do than to send it")
         if settings.get("task_always_eager"):
             raise NoTemplate("a warning that each call is to give")
-        self.message = message
-        self.identity = TemplateId(_VARYING)
-        self.headers = {name: headers[name] for name in headers if name != "compression"}
+        self.message: OutgoingMessage = message
+        self.identity: TemplateId = TemplateId(_VARYING)
+        self.headers: dict[str, Any] = {
+            name: headers[name] for name in headers if name != "compression"
+        }
         #: The third part of the body, behind ``args`` and ``kwargs``.
         self.embedded: dict[str, Any] = body[2]
-        self.serializer = published.serializer
-        self.compression = published.compression
+        self.serializer: str | None = published.serializer
+        self.compression: str | None = published.compression
         #: Whether the headers ``argsrepr`` and ``kwargsrepr`` show the arguments. Else the call's
         #: options give them.
-        self.shows_args = options.get("argsrepr") is None
-        self.shows_kwargs = options.get("kwargsrepr") is None
+        self.shows_args: bool = options.get("argsrepr") is None
+        self.shows_kwargs: bool = options.get("kwargsrepr") is None
         #: The argument of ``saferepr`` that limits the levels, from Celery 5.6 on.
         levels = settings.get(_LEVELS)
-        self.levels = {} if levels is None else {"maxlevels": levels}
-        self.ignored = ignored
-        self.dependencies = dependencies
+        self.levels: dict[str, Any] = {} if levels is None else {"maxlevels": levels}
+        self.ignored: Any = ignored
+        self.dependencies: Dependencies = dependencies
         #: How often it was used since it was compared with Celery's code; and the last use, by the
         #: clock of the templates.
-        self.uses = 0
-        self.used_at = 0.0
+        self.uses: int = 0
+        self.used_at: float = 0.0
 
     def fill(
         self,

@@ -30,7 +30,7 @@ class AmqpBroker:
     :raises InvalidOption: the configuration can't be used.
     """
 
-    capabilities = BrokerCapabilities(
+    capabilities: BrokerCapabilities = BrokerCapabilities(
         confirms=True,
         returns_unroutable=True,
         counts_workers=False,

@@ -47,7 +47,7 @@ class TaskRun:
     __slots__ = ("ends", "has_ended", "held", "over", "task_id")
 
     def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
+        self.task_id: str = task_id
         #: Whether Celery has begun to report how the task ended.
         self.ends: bool = False
         #: Whether a final state of the task was reported.

@@ -35,7 +35,7 @@ class MemoryBroker:
     :param inline: whether tasks are run on the event loop, rather than in a thread.
     """
 
-    capabilities = BrokerCapabilities(
+    capabilities: BrokerCapabilities = BrokerCapabilities(
         confirms=True,
         returns_unroutable=False,
         counts_workers=True,

@@ -30,7 +30,7 @@ class RedisBroker:
     :raises InvalidOption: the configuration can't be used.
     """
 
-    capabilities = BrokerCapabilities(
+    capabilities: BrokerCapabilities = BrokerCapabilities(
         confirms=True,
         returns_unroutable=True,
         counts_workers=True,

@@ -26,7 +26,9 @@ class RedisBackend:
     :raises InvalidOption: the configuration can't be used, or the package ``redis`` is missing.
     """
 
-    capabilities = BackendCapabilities(pushes=True, stores=True, uses_reply_to=False)
+    capabilities: BackendCapabilities = BackendCapabilities(
+        pushes=True, stores=True, uses_reply_to=False
+    )
     unavailable: str | None = None
     refuses_calls = False
 

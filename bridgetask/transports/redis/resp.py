@@ -28,7 +28,7 @@ class ErrorReply:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text: str = text
 
     @property
     def code(self) -> str:
