@@ -1,4 +1,4 @@
-"""What a client has while it runs: everything that belongs to one event loop and one process."""
+"""The part of a client that belongs to one event loop: connections, messages, outcomes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ _of_the_parent: list[Session] = []
 
 
 def _leave_the_parents_alone() -> None:
-    """Hold what a fork duplicated for good: to collect its sockets would unregister the parent's.
+    """Keep the parent's sessions alive in the child for ever.
+
+    Collecting their sockets would unregister those of the parent.
 
     Both processes share the event loop's epoll.
     """

@@ -1,4 +1,4 @@
-"""Which commands wait for replies: tickets, and what came for each. No sockets here."""
+"""The replies to control commands, by the ticket of each command. There is no I/O here."""
 
 from __future__ import annotations
 
