@@ -63,12 +63,27 @@ def translated(error: BaseException | None) -> BridgetaskError:
 
 
 def of_publishing(error: BridgetaskError) -> BridgetaskError:
-    """Tell of a refusal with a reply code, which closes the channel, as :class:`ClosedOver`."""
-    if not isinstance(error, Refused) or error.code is None:
+    """Return the error as :class:`ClosedOver` if RabbitMQ closed something over a message.
+
+    It closes the channel over what it refuses, and the connection over what it can't read.
+    """
+    code = error.code if isinstance(error, Refused) else _UNREADABLE.get(type(error.__cause__))
+    if code is None:
         return error
-    closed_over = ClosedOver(str(error), code=error.code)
+    closed_over = ClosedOver(str(error), code=code)
     closed_over.__cause__ = error.__cause__
     return closed_over
+
+
+#: What aiormq raises where RabbitMQ closed the connection over a frame, with its reply codes.
+_UNREADABLE: dict[type[BaseException | None], int] = {
+    aiormq.exceptions.ConnectionFrameError: 501,
+    aiormq.exceptions.ConnectionSyntaxError: 502,
+    aiormq.exceptions.ConnectionCommandInvalid: 503,
+    aiormq.exceptions.ConnectionUnexpectedFrame: 505,
+    aiormq.exceptions.ConnectionNotImplemented: 540,
+    aiormq.exceptions.ConnectionInternalError: 541,
+}
 
 
 def not_routable(reason: str, exchange: str, routing_key: str) -> NotRoutable:

@@ -12,6 +12,7 @@ from typing import Any
 
 from amqp.serialization import decode_properties_basic
 
+from ...errors import InvalidOption
 from ...wire.message import OutgoingMessage, Properties
 from .properties import PropertiesEncoder, short_string
 
@@ -41,6 +42,8 @@ _OVERHEAD = FRAME.size + len(_END)
 _LONG = Struct(">I")
 #: The size of a content header's payload, and what that begins with: class, weight and body size.
 _CONTENT = Struct(">IHHQ")
+#: Bytes of a content header that precede the properties.
+_CONTENT_PREFIX = 12
 _ACK = Struct(">IQB")
 _BASIC = 60
 
@@ -92,12 +95,19 @@ class PublishEncoder:
     def encode(self, message: OutgoingMessage) -> list[bytes]:
         """Return the frames of a message, in pieces to be written one after the other.
 
-        :raises InvalidOption: AMQP has no type for one of its properties or headers.
+        :raises InvalidOption: AMQP has no type for one of its properties or headers, or all of
+            them do not fit into one frame. RabbitMQ would close the connection.
         """
         body = message.body
         address = self._address(message.exchange, message.routing_key, message.mandatory)
         properties = self._properties.encode(message)
-        content = _CONTENT.pack(12 + len(properties), _BASIC, 0, len(body))
+        if len(properties) > self._chunk - _CONTENT_PREFIX:
+            raise InvalidOption(
+                "headers",
+                f"can't be sent: with all other properties they take {len(properties)} bytes, and"
+                f" RabbitMQ takes {self._chunk - _CONTENT_PREFIX}",
+            )
+        content = _CONTENT.pack(_CONTENT_PREFIX + len(properties), _BASIC, 0, len(body))
         if 0 < len(body) <= self._chunk:
             start, size = _END + self._body, _LONG.pack(len(body))
             return [b"".join((address, content, properties, start, size, body, _END))]

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
+from math import isfinite
 from struct import Struct
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -209,8 +210,25 @@ def _encode_fields(fields: Iterable[tuple[str, Any]]) -> bytes:
         elif not value and kind is dict:
             add(_field(key, b"F\0\0\0\0"))
         else:
+            _check_finite(value)
             add(_by_py_amqp("F", {key: value})[_LONG.size :])
     return b"".join(parts)
+
+
+def _check_finite(value: Any) -> None:
+    """Refuse numbers that RabbitMQ can't read: it closes the connection over them.
+
+    :raises ValueError: there is one in the value.
+    """
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError(f"AMQP has no {value}")
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            _check_finite(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _check_finite(each)
 
 
 #: The time limits of a call that has none.

@@ -24,7 +24,7 @@ values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
     | st.binary()
     | st.decimals(-10_000, 10_000, places=3)
@@ -93,6 +93,8 @@ def test_the_messages_of_calls_are_encoded_as_celerys_client_does(options: dict[
         {"headers": {"x": object()}},
         {"headers": {"x": {"y": object()}}},
         {"headers": {"x": [object()]}},
+        {"headers": {"x": float("inf")}},
+        {"headers": {"x": {"y": [1.5, float("nan")]}}},
         {"headers": {"x": 2**70}},
         {"headers": {"k" * 256: None}},
         {"headers": {1: None}},

@@ -183,6 +183,29 @@ async def test_a_large_message_gets_through(lonely_client: Client, broker_url: s
     assert len(message.body) > MESSAGE_LIMIT - 1000
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"context": "x" * 131_072},
+        {"contexts": dict.fromkeys(map(str, range(1500)), "x" * 100)},
+        {"ratio": float("inf")},
+        {"nested": [{"ratio": float("nan")}]},
+    ],
+    ids=["large", "many", "infinite", "no number"],
+)
+async def test_headers_that_close_the_connection_fail_alone(
+    lonely_client: Client, broker_url: str, headers: dict[str, Any]
+) -> None:
+    around = [lonely_client.send_task("nothing", queue="unreadable") for _ in range(10)]
+    bad = lonely_client.send_task("nothing", queue="unreadable", headers=headers)
+    around += [lonely_client.send_task("nothing", queue="unreadable") for _ in range(10)]
+    with pytest.raises((InvalidOption, Refused)):
+        await bad.sent()
+    await asyncio.gather(*(each.sent() for each in around))
+    taken = await asyncio.to_thread(take, broker_url, "unreadable")
+    assert {each.properties["correlation_id"] for each in taken} == {each.id for each in around}
+
+
 async def test_a_full_queue_refuses_by_nack(lonely_client: Client, broker_url: str) -> None:
     full = Queue("full", max_length=1, queue_arguments={"x-overflow": "reject-publish"})
     await lonely_client.send_task("nothing", queue=full).sent()
