@@ -13,7 +13,8 @@ from ...core.outcomes import Outcome
 from ...core.plugs import SessionContext
 from ...errors import ResultUndecodable
 from ...wire.message import StoreWrite
-from .backend import MemoryBackend, Report
+from .announcements import Report
+from .backend import MemoryBackend
 from .unfinished import Unfinished
 
 __all__ = ["MemoryResults"]
@@ -36,7 +37,8 @@ class MemoryResults:
         self._context = copy_context()  # that of a task would have the app redirected
         #: The number of the report that an outcome got last.
         self._delivered: WeakKeyDictionary[Outcome, int] = WeakKeyDictionary()
-        backend.add_listener(self)
+        self._announcements = backend.announcements
+        self._announcements.add_listener(self)
 
     def take(self, report: Report) -> None:
         """Deliver a report in a turn of the event loop. Called in any thread."""
@@ -62,7 +64,7 @@ class MemoryResults:
         """Deliver what there is of tasks that were sent elsewhere, or before."""
         for task_id in task_ids:
             outcome = self._outcomes.get(task_id)
-            report = self._backend.announced(task_id)
+            report = self._announcements.latest(task_id)
             if outcome is not None and outcome.delivery is None and report is not None:
                 self.take(report)
 
@@ -77,7 +79,7 @@ class MemoryResults:
 
     async def fetch(self, task_ids: Sequence[str]) -> None:
         for task_id in task_ids:
-            report = self._backend.announced(task_id)
+            report = self._announcements.latest(task_id)
             if report is not None:
                 self.take(report)
         taken = Completion()
@@ -85,7 +87,7 @@ class MemoryResults:
         await taken.wait()
 
     async def exists(self, task_id: str) -> bool:
-        return self._backend.announced(task_id) is not None
+        return self._announcements.latest(task_id) is not None
 
     async def forget(self, task_id: str) -> None:
         self._backend.forget(task_id)
@@ -100,4 +102,4 @@ class MemoryResults:
         """Do nothing: what still runs may report until this is aborted."""
 
     def abort(self) -> None:
-        self._backend.remove_listener(self)
+        self._announcements.remove_listener(self)
