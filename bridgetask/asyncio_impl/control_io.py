@@ -46,9 +46,10 @@ async def _tell(session: Session, command: Command) -> list[dict[str, Any]] | No
 async def _ask(session: Session, command: Command) -> list[dict[str, Any]] | None:
     with session.replies.expect(command, session.workers) as replies:
         try:
-            await session.command(command.message, replies=True)
+            receivers = await session.command(command.message, replies=True)
         except NotRoutable:
             return []  # no worker is up, so none replies
+        replies.settle_for(command.enough(receivers))
         _resolve_revoked(session, command)
         return await replies.wait(command.timeout)
 

@@ -240,16 +240,18 @@ class Session:
         """How many workers there are, where that is known."""
         return self._control.workers
 
-    async def command(self, message: OutgoingMessage, *, replies: bool) -> None:
+    async def command(self, message: OutgoingMessage, *, replies: bool) -> int | None:
         """Send a command to workers; return once the broker has confirmed it.
 
         :param replies: whether it goes only once replies can arrive.
+        :returns: how many workers have received it, where the broker tells.
         :raises SendError: it has not.
         """
         delivery = Completion()
         deadline = self.loop.time() + self._send_timeout
         self._outbox.send(message, delivery, deadline, self._control if replies else None)
         await delivery.wait()
+        return delivery.receivers
 
     async def purge(self, purge: Purge) -> int:
         """Empty a queue; return how many messages were in it.

@@ -15,13 +15,24 @@ class Completion:
     touches nobody else, and an error that nobody asks for makes no noise.
     """
 
-    __slots__ = ("__weakref__", "_callbacks", "_waiters", "done", "error", "left", "raised")
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_waiters",
+        "done",
+        "error",
+        "left",
+        "raised",
+        "receivers",
+    )
 
     def __init__(self) -> None:
         self.done: bool = False
         self.error: BaseException | None = None
         #: Of a message: whether it has left, so that a worker may have it.
         self.left: bool = False
+        #: Of a message: how many have received it, where the broker tells.
+        self.receivers: int | None = None
         #: Whether anybody was told of the error.
         self.raised: bool = False
         self._waiters: list[asyncio.Future[None]] | None = None

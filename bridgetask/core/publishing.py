@@ -19,11 +19,23 @@ from ..wire.message import OutgoingMessage
 from .completion import Completion
 from .receiving import Receiver
 
-__all__ = ["ClosedOver", "ConnectionLost", "OnAnswer", "Publisher", "Sending", "error_of"]
+__all__ = [
+    "ClosedOver",
+    "ConnectionLost",
+    "OnAnswer",
+    "Publisher",
+    "Sending",
+    "TurnedAway",
+    "error_of",
+]
 
 
 class ConnectionLost(BrokerUnreachable):
     """The connection, or the channel in use, went away under an operation."""
+
+
+class TurnedAway(ConnectionLost):
+    """The broker has not taken a message, and may take it from another connection."""
 
 
 class ClosedOver(Refused):
@@ -100,8 +112,9 @@ class Sending:
 
 
 #: Takes what became of a message: None if the broker has confirmed it, otherwise
-#: :class:`ConnectionLost` or ``Unconfirmed`` where it may have arrived, :class:`ClosedOver` where
-#: it or another one was refused so, and any other error where it was refused by itself.
+#: :class:`ConnectionLost` or ``Unconfirmed`` where it may have arrived, :class:`TurnedAway` where
+#: it has not and is to go again, :class:`ClosedOver` where it or another one was refused so, and
+#: any other error where it was refused by itself.
 OnAnswer = Callable[[Sending, BridgetaskError | None], None]
 
 

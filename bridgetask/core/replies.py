@@ -41,6 +41,14 @@ class Replies:
             if len(self._received) == self._enough:
                 self._complete.complete()
 
+    def settle_for(self, enough: int | None) -> None:
+        """Wait for no more replies than that, unless it is None."""
+        if enough is None:
+            return
+        self._enough = enough
+        if len(self._received) >= enough and not self._complete.done:
+            self._complete.complete()
+
     def fail(self, error: BridgetaskError) -> None:
         """Give up on those that are still to come."""
         if not self._complete.done:

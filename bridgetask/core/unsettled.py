@@ -12,7 +12,7 @@ from itertools import chain
 from ..errors import BridgetaskError, ClientClosed, InvalidOption, NotSent, SendTimeout, Unconfirmed
 from .aside import Aside
 from .deadlines import Deadlines
-from .publishing import ClosedOver, ConnectionLost, Publisher, Sending, error_of
+from .publishing import ClosedOver, ConnectionLost, Publisher, Sending, TurnedAway, error_of
 
 __all__ = ["Unsettled"]
 
@@ -56,8 +56,6 @@ class Unsettled:
 
     def put_back(self, sending: Sending) -> None:
         """Let a message go again, in its place."""
-        if sending.delivery.done:
-            return
         if not self.queue or sending < self.queue[0]:
             self.queue.appendleft(sending)
         else:
@@ -86,10 +84,12 @@ class Unsettled:
     def _answered(self, sending: Sending, error: BridgetaskError | None) -> None:
         """Take note of what became of a message that was published."""
         self.in_flight.discard(sending)
-        if isinstance(error, (ConnectionLost, Unconfirmed, ClosedOver)):
+        lost = isinstance(error, (ConnectionLost, Unconfirmed, ClosedOver))
+        if not lost or isinstance(error, TurnedAway):
+            sending.unanswered -= 1
+        if error is not None and lost:
             self._lost(sending, error)
         else:
-            sending.unanswered -= 1
             self.settle(sending, error)
         if self.queue:
             self._on_change()

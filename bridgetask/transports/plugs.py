@@ -31,9 +31,16 @@ __all__ = ["Plugs", "preload"]
 
 #: The settings that name brokers.
 _URLS = ("broker_write_url", "broker_read_url")
-#: URL schemes of brokers -> the folders of their carriers.
-_BROKERS = dict.fromkeys(("amqp", "pyamqp", "amqps", "librabbitmq"), "amqp")
-_SUPPORTED_BROKERS = "amqp://, amqps:// and pyamqp://"
+#: URL schemes of brokers -> where their plugs are.
+_BROKERS = {
+    **dict.fromkeys(("amqp", "pyamqp", "amqps", "librabbitmq"), "amqp.plug:AmqpBroker"),
+    **dict.fromkeys(("redis", "rediss", "redis+socket"), "redis.broker:RedisBroker"),
+    "sentinel": "redis.broker:RedisBroker",
+}
+_SUPPORTED_BROKERS = (
+    "amqp://, amqps://, pyamqp://, redis://, rediss://, redis+socket:// and sentinel://"
+)
+_BACKEND_ON_REDIS = "redis.plug:RedisBackend"
 _SUPPORTED_BACKENDS = "rpc://, redis://, rediss://, redis+socket:// and sentinel://"
 
 
@@ -100,54 +107,62 @@ def preload(app: Celery) -> None:
     backend = app.backend_cls or conf.get("result_backend")
     with suppress(InvalidOption):  # the first call says so
         if isinstance(backend, str) and backend.startswith(("redis", "sentinel")):
-            _load("redis", "result_backend")
+            _load(_BACKEND_ON_REDIS, "result_backend")
         for urls in (conf.get(setting) for setting in ("broker_url", *_URLS)):
             for scheme in broker_schemes(conf, urls):
                 if scheme in _BROKERS:
                     _load(_BROKERS[scheme], "broker_url")
 
 
-def _load(carrier: str, option: str) -> Any:
-    """Import the plug of a carrier.
+def _load(plug: str, option: str) -> Any:
+    """Import a plug.
 
     :raises InvalidOption: a package that it needs is missing.
     """
+    module, name = plug.split(":")
     try:
-        return import_module(f".{carrier}.plug", __package__)
+        return getattr(import_module(f".{module}", __package__), name)
     except ImportError as error:
+        extra = module.partition(".")[0]
         raise InvalidOption(
-            option, f"needs the package {error.name}: install bridgetask[{carrier}]"
+            option, f"needs the package {error.name}: install bridgetask[{extra}]"
         ) from error
 
 
 def _broker(app: Celery, heartbeat: float | None) -> BrokerPlug:
-    carriers = {
-        _carrier(scheme)
+    schemes = [
+        scheme
         for setting in _URLS
         for scheme in broker_schemes(app.conf, getattr(app.conf, setting))
-    }
-    [carrier] = carriers
-    plug: BrokerPlug = _load(carrier, "broker_url").AmqpBroker(app, heartbeat=heartbeat)
+    ]
+    # Sentinels name a server, and are none themselves.
+    kinds = {(_plug_of(scheme), scheme == "sentinel") for scheme in schemes}
+    if len(kinds) > 1:
+        raise InvalidOption(
+            "broker_url", f"names brokers of several kinds: {', '.join(dict.fromkeys(schemes))}"
+        )
+    [(name, _)] = kinds
+    plug: BrokerPlug = _load(name, "broker_url")(app, heartbeat=heartbeat)
     return plug
 
 
-def _carrier(scheme: str) -> str:
-    """Return the carrier of a broker. kombu would first import its library.
+def _plug_of(scheme: str) -> str:
+    """Return where a broker's plug is. kombu would first import its library.
 
     :raises InvalidOption: there is none.
     """
-    carrier = _BROKERS.get(scheme)
-    if carrier is None:
+    plug = _BROKERS.get(scheme)
+    if plug is None:
         raise InvalidOption(
             "broker_url", f"{scheme}:// is not supported; supported are {_SUPPORTED_BROKERS}"
         )
-    return carrier
+    return plug
 
 
 def _backend(app: Celery) -> BackendPlug:
     name = backend_name(app)
     if name == "redis":
-        plug: BackendPlug = _load("redis", "result_backend").RedisBackend(app)
+        plug: BackendPlug = _load(_BACKEND_ON_REDIS, "result_backend")(app)
         return plug
     if name == "rpc":
         return RpcBackend()

@@ -26,6 +26,7 @@ from bridgetask import (
 
 from ..fakes import proxy
 from ..fix_rabbitmq import close_celery, make_app
+from ..patience import until
 from ..servers import RabbitMQ, Worker, free_ports
 
 
@@ -77,9 +78,7 @@ async def queues(rabbitmq: RabbitMQ, virtual_host: str = "/") -> set[str]:
 
 async def gone(rabbitmq: RabbitMQ, queue: str) -> None:
     """Return once a queue is deleted."""
-    async with asyncio.timeout(30):
-        while queue in await queues(rabbitmq):
-            await asyncio.sleep(0.05)
+    await until(lambda: not rabbitmq.has_queue(queue))
 
 
 # The stream of real workers.

@@ -26,8 +26,6 @@ class Operation:
         self.began: list[float] = []
         #: How long the log was when one began that has ended well.
         self.served = -1
-        #: How many times it was cancelled.
-        self.cancelled = 0
         #: Called each time, before it ends.
         self.meanwhile: Callable[[], object] = lambda: None
 
@@ -58,7 +56,7 @@ class Operation:
             try:
                 await self._held.wait()
             except asyncio.CancelledError:
-                self.cancelled += 1
+                self._log.append(f"{self._name} is cancelled")
                 raise
         self.meanwhile()
         if error is not None:

@@ -213,8 +213,6 @@ def test_a_very_large_message_that_is_lost_before_it_could_go_keeps_no_other_one
     rig.run()
     rig.loop.advance(5)
     assert rig.failed == "b"
-    rig.publisher.confirm("a")
-    rig.run()
     assert rig.published == "ac"
 
 

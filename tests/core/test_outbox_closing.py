@@ -285,7 +285,7 @@ def test_closing_retires_the_publisher_before_it_disconnects(rig: Rig) -> None:
 def test_closing_ends_what_is_being_prepared_before_it_disconnects(rig: Rig) -> None:
     being_prepared(rig)
     rig.close()
-    assert rig.publisher.preparing.cancelled == 1
+    assert rig.log == ["prepare a", "retire", "prepare is cancelled", "close"]
 
 
 def test_one_that_comes_after_the_end_is_told_so_at_once(rig: Rig) -> None:
@@ -321,7 +321,7 @@ def test_to_abort_under_a_close_that_hangs_ends_it_all_the_same(rig: Rig) -> Non
     rig.outbox.abort()
     rig.run()
     assert closing.cancelled()
-    assert rig.log[-1] == "abort"
+    assert rig.log[-2:] == ["abort", "close is cancelled"]
 
 
 def test_a_callback_that_ends_it_from_within_a_turn_harms_nothing(rig: Rig) -> None:

@@ -65,7 +65,7 @@ OPTIONS: dict[str, list[Options]] = {
         {"args": (1, "ä €", None, 2.5, [True], {"k": {"n": 1}})},
         {"args": [], "kwargs": {}},
         {"kwargs": {"x": "y", "n": [1, 2]}},
-        {"args": ("x" * 300_000,)},
+        {"args": ("x" * 140_000,)},
         {"args": (NOW, b"\x00\xff", Decimal("1.10"), {1, 2})},
     ],
     "countdown": [{"countdown": each} for each in (10, 0.5, 0, -5)],

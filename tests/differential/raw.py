@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import amqp
+from amqp import spec
 from amqp.method_framing import frame_handler
 
 __all__ = ["Field", "Fields", "RawMessage", "RawQueues"]
@@ -188,8 +189,9 @@ class RawQueues:
         this channel; once it has answered a question, it has. And this channel sends us what it was
         handed before it answers another one.
         """
-        for queue in self._watched:
-            self._channel.queue_declare(queue, passive=True)
+        for queue in self._watched:  # all questions at once; py-amqp drops their answers
+            asked = (0, queue, True, False, False, False, False, {})
+            self._channel.send_method(spec.Queue.Declare, "BsbbbbbF", asked)
         self._channel.basic_qos(0, 0, False)
         taken, self._taken = self._taken, {}
         return taken

@@ -19,7 +19,7 @@ from .options import COMPRESSIONS, SERIALIZERS
 CONTENTS: dict[str, tuple[Any, ...]] = {
     "nothing": (),
     "plain": (1, -2.5, "ä € \U0001f40d", None, True, [1, [2]], {"k": {"n": 1}}),
-    "large": ("x" * 300_000,),
+    "large": ("x" * 140_000,),  # more than fits a frame
     "objects": (NOW, date(2030, 1, 1), Decimal("1.10"), UUID(int=7)),
     "bytes": (b"\x00\xff",),
     "sets": ({1}, frozenset({2})),

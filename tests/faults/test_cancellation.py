@@ -13,6 +13,7 @@ from bridgetask import AsyncResult, Client, ClientClosed, ResultUnavailable
 
 from ..fix_proxy import Proxy
 from ..fix_rabbitmq import make_app
+from ..patience import LATE, PATIENCE
 from ..servers import Worker
 
 ADD = "tests.tasks.add"
@@ -59,7 +60,7 @@ async def cancelled_at(coroutine: Coroutine[Any, Any, Any], n: int) -> bool:
         return await stepping
 
     task = asyncio.create_task(run())
-    await asyncio.wait([task], timeout=10)
+    await asyncio.wait([task], timeout=PATIENCE)
     assert task.done()
     if stepping.reached and not task.cancelled():
         error = task.exception()
@@ -87,7 +88,7 @@ async def gets(client: Client) -> None:
 
 
 async def gets_in_time(client: Client) -> None:
-    assert await client.send_task(ADD, (1, 1)).get(timeout=10) == 2
+    assert await client.send_task(ADD, (1, 1)).get(timeout=PATIENCE) == 2
 
 
 async def gets_by_map(client: Client) -> None:
@@ -109,7 +110,7 @@ async def revokes(client: Client) -> None:
 
 
 async def pings(client: Client) -> None:
-    assert await client.control.ping(timeout=5, limit=1)
+    assert await client.control.ping(timeout=PATIENCE, limit=1)
 
 
 async def pings_over_a_cut(client: Client) -> None:
@@ -159,7 +160,7 @@ async def test_cancelling_at_every_point_on_a_new_client(
                 beside = [other.send_task(ADD, (n, 1)), client.send_task(ADD, (n, 2))]
                 reached = await cancelled_at(operation(client), n)
                 assert await asyncio.gather(*beside) == [n + 1, n + 2]
-                assert await client.send_task(ADD, (2, 2)).get(timeout=10) == 4
+                assert await client.send_task(ADD, (2, 2)).get(timeout=PATIENCE) == 4
             finally:
                 await client.close()
         return reached
@@ -181,11 +182,11 @@ async def test_cancelling_at_every_point_on_a_client_whose_connections_were_cut(
             proxy.cut()
             beside = client.send_task(ADD, (n, 1))
             reached = await cancelled_at(operation(client), n)
-            assert await beside.get(timeout=10) == n + 1
+            assert await beside.get(timeout=PATIENCE) == n + 1
             return reached
 
         await at_every_point(work)
-        assert await client.send_task(ADD, (2, 2)).get(timeout=10) == 4
+        assert await client.send_task(ADD, (2, 2)).get(timeout=PATIENCE) == 4
 
 
 @pytest.mark.parametrize("state", ["idle", "used", "stalled"])
@@ -207,7 +208,7 @@ async def test_cancelling_a_close_at_every_point_leaves_nothing(
         with pytest.raises(ClientClosed):
             client.send_task(ADD, (1, 1))
         for handle in handles:  # it is settled, one way or the other
-            await asyncio.wait([asyncio.ensure_future(handle.get())], timeout=1)
+            await asyncio.wait([asyncio.ensure_future(handle.get())], timeout=LATE)
             assert handle._outcome.done
         proxy.heal()
         return reached

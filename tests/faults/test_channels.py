@@ -61,7 +61,7 @@ async def test_mode_14_ten_thousand_sends_need_no_further_channel_or_connection(
     caller: Callable[..., Caller], node: RabbitMQ, queue: str
 ) -> None:
     asyncio.get_running_loop().set_debug(False)  # it makes every step many times as slow
-    calls = caller(node.url(), send_timeout=90)
+    calls = caller(node.url(), send_timeout=240)
 
     async def counts() -> tuple[int, int]:
         channels = await asyncio.to_thread(node.names, "channels", "pid")

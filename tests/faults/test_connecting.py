@@ -11,6 +11,7 @@ import pytest
 from bridgetask import BrokerUnreachable, ClientClosed, NotSent, Refused, SendError, Unconfirmed
 
 from ..fix_proxy import Proxy, black_hole
+from ..patience import LATE
 from ..servers import RabbitMQ, Worker, free_ports
 from .callers import Caller
 from .load import PATIENT
@@ -35,7 +36,7 @@ async def nowhere(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 async def test_mode_3_the_first_connect_obeys_one_deadline(
     caller: Callable[..., Caller], nowhere: str
 ) -> None:
-    calls = caller(nowhere, send_timeout=1, close_timeout=1, conf=PATIENT)
+    calls = caller(nowhere, send_timeout=3, close_timeout=1, conf=PATIENT)
     began = time.monotonic()
     connecting = asyncio.ensure_future(calls.connect())
     sending = calls.send_task(ADD, (1, 1))
@@ -45,24 +46,24 @@ async def test_mode_3_the_first_connect_obeys_one_deadline(
         await sending.sent()
     with pytest.raises(NotSent):
         await sending
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2 * 3  # one deadline for all, not one after the other
 
 
 async def test_mode_3_a_wrong_password_is_refused_at_once(
     caller: Callable[..., Caller], node: RabbitMQ
 ) -> None:
-    calls = caller(node.url(password="wrong"), send_timeout=10, conf=PATIENT)
+    calls = caller(node.url(password="wrong"), send_timeout=60, conf=PATIENT)
     began = time.monotonic()
     for attempt in (calls.connect(), calls.send_task(ADD, (1, 1)).sent()):
         with pytest.raises(Refused, match="ACCESS_REFUSED"):
             await attempt
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 2 * LATE
 
 
 async def test_a_user_that_is_deleted_is_told_and_comes_back_when_it_does(
     caller: Callable[..., Caller], node: RabbitMQ, queue: str
 ) -> None:
-    calls = caller(node.url(user="leaver", password="leaver"), send_timeout=10)
+    calls = caller(node.url(user="leaver", password="leaver"), send_timeout=60)
     await calls.send_task("nothing", queue=queue).sent()
     await asyncio.to_thread(node.ctl, "delete_user", "leaver")  # closes its connections, too
     # It may still leave on the connection that is about to be closed.
@@ -134,7 +135,7 @@ async def test_mode_13_closing_ends_in_time_and_says_what_it_abandoned(
     await asyncio.sleep(0)
     began = time.monotonic()
     await calls.close()
-    assert time.monotonic() - began < 1.5 + 0.5
+    assert time.monotonic() - began < 1.5 + LATE
     for call, outcome in zip(
         awaited, await asyncio.gather(*waiting, return_exceptions=True), strict=True
     ):
@@ -151,8 +152,7 @@ async def test_mode_13_closing_ends_in_time_and_says_what_it_abandoned(
     proxy.heal()
     accepted = proxy.accepted
     await asyncio.sleep(0.3)
-    assert proxy.open == 0
-    assert proxy.accepted == accepted
+    assert (proxy.open, proxy.accepted) == (0, accepted)
     assert "Task was destroyed" not in caplog.text
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from bridgetask import Client
 
 from ..fix_rabbitmq import make_app
+from ..patience import PATIENCE
 from ..servers import RabbitMQ, Worker
 from .callers import Caller
 
@@ -39,7 +40,7 @@ def run(program: str, node: RabbitMQ, **environment: str) -> str:
         from tests.tasks import app
 
         async def add(client, x, y):
-            return await client.send_task("tests.tasks.add", (x, y)).get(timeout=20)
+            return await client.send_task("tests.tasks.add", (x, y)).get(timeout=60)
 
         def in_child(function):
             '''Fork, run function in the child, and return the child's exit code.'''
@@ -65,7 +66,7 @@ def run(program: str, node: RabbitMQ, **environment: str) -> str:
         env={**os.environ, "BRIDGETASK_TEST_BROKER": node.url(), **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

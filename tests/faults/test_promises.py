@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from bridgetask import NotSent, Unconfirmed
 
 from ..fix_proxy import Proxy
+from ..patience import LATE, until
 from ..servers import RabbitMQ, Worker
 from .callers import Caller
 
@@ -76,10 +78,8 @@ async def test_results_of_an_outage_arrive_until_x_expires(
     await asyncio.gather(*(call.sent() for call in pending))
     proxy.refuse()
     proxy.cut()
-    await asyncio.sleep(2)  # longer than the tasks take, shorter than the queue lives
-    queues = await asyncio.to_thread(node.names, "queues", "name", "messages")
     for calls in opened:
-        assert [calls.client._sessions.codec.recorder.reply_to, "1"] in queues
+        await until(partial(node.messages, calls.client._sessions.codec.recorder.reply_to))
     proxy.restore()
     assert await asyncio.gather(*pending) == ["x", "x"]
 
@@ -100,7 +100,7 @@ async def test_no_call_waits_longer_than_its_deadline(
         "close": calls.close,
     }
     waiting = asyncio.ensure_future(waits[wait]())
-    _, late = await asyncio.wait([waiting], timeout=2)
+    _, late = await asyncio.wait([waiting], timeout=1 + LATE)
     assert not late
     waiting.exception()
     proxy.heal()

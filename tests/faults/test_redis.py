@@ -18,6 +18,7 @@ from bridgetask import BackendUnreachable, Client, ClientClosed, NotSent, Result
 from ..fix_proxy import Proxy, black_hole
 from ..fix_rabbitmq import close_celery, make_app
 from ..fix_redis import report
+from ..patience import LATE, PATIENCE
 from ..redis_servers import Redis, Sentinels
 from ..servers import RabbitMQ, Worker, free_ports
 from .callers import Caller
@@ -99,7 +100,7 @@ async def sent(opened: list[Caller], count: int = 1) -> list[Any]:
 async def test_mode_1_a_frozen_redis_fails_sends_in_time_and_loses_no_result(
     callers: Callers, node: RabbitMQ, store: Redis, cable: Proxy, stored: Storer
 ) -> None:
-    opened = callers(node.url(), conf=results_in(cable.port, **PATIENT), send_timeout=4)
+    opened = callers(node.url(), conf=results_in(cable.port, **PATIENT), send_timeout=6)
     pending = await sent(opened)
     cable.stall()
     began = time.monotonic()
@@ -107,12 +108,12 @@ async def test_mode_1_a_frozen_redis_fails_sends_in_time_and_loses_no_result(
     late = [calls.send_task("t", queue="nobody-listens") for calls in opened]
     ignored = [calls.send_task("t", queue="nobody-listens", ignore_result=True) for calls in opened]
     await asyncio.gather(*(call.sent() for call in ignored))
-    assert time.monotonic() - began < 4  # what has no result does not wait for Redis
+    assert time.monotonic() - began < 6  # what has no result does not wait for Redis
     for call in late:
         with pytest.raises(NotSent) as caught:
             await call.sent()
         assert caught.value.task_id == call.id
-    assert time.monotonic() - began < 4 + 1
+    assert time.monotonic() - began < 6 + LATE
     for call in pending:
         with pytest.raises(ResultTimeout):
             await call.get(timeout=0.1)
@@ -120,7 +121,7 @@ async def test_mode_1_a_frozen_redis_fails_sends_in_time_and_loses_no_result(
     began = time.monotonic()
     assert await asyncio.gather(*pending) == [1, 1]
     print(f"recovered in {time.monotonic() - began:.1f} s")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 5 + LATE
 
 
 @pytest.mark.parametrize("fault", ["refused", "black hole", "silent"])
@@ -135,7 +136,7 @@ async def test_mode_3_a_redis_that_cannot_be_connected_to_obeys_one_deadline(
         for call in [calls.send_task("t", queue="nobody-listens") for calls in opened]:
             with pytest.raises(NotSent):
                 await call.sent()
-        assert time.monotonic() - began < 2 + 1
+        assert time.monotonic() - began < 2 + LATE
         await asyncio.gather(*(calls.close() for calls in opened))
 
 
@@ -165,7 +166,7 @@ async def test_mode_4_what_is_cut_off_twice_in_a_row_loses_nothing(
     cable.cut()
     pending = [*earlier, *later]
     await report(stored(), *(call.id for call in pending), result=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await asyncio.gather(*pending) == [1] * 4
 
 
@@ -181,7 +182,7 @@ async def test_mode_5_killed_and_started_again_under_load_it_loses_nothing(
         began = time.monotonic()
         await opened[0].send_task(ADD, (1, 1)).sent()  # which waits for the subscription
         print(f"recovered in {time.monotonic() - began:.1f} s")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < PATIENCE
     # The worker has a backlog by now: it stops for a second whenever it finds no Redis.
     answers = await asyncio.gather(*(handle.get(timeout=90) for handle in load.handles))
     assert answers == [number + 1 for number in range(len(answers))]
@@ -198,7 +199,7 @@ async def test_mode_7_a_half_open_connection_is_noticed_within_the_health_check(
     began = time.monotonic()
     assert await asyncio.gather(*pending) == [1, 1]
     print(f"recovered in {time.monotonic() - began:.1f} s")
-    assert time.monotonic() - began < ASKED_AFTER + ANSWERS_IN + 5
+    assert time.monotonic() - began < ASKED_AFTER + ANSWERS_IN + 5 + LATE
 
 
 async def test_mode_8_a_redis_that_answers_slowly_gives_every_answer(
@@ -322,7 +323,7 @@ async def test_mode_13_closing_ends_in_time_and_says_what_it_abandoned(
     await asyncio.sleep(0)
     began = time.monotonic()
     await asyncio.gather(*(calls.close() for calls in opened))
-    assert time.monotonic() - began < 1.5 + 4
+    assert time.monotonic() - began < 1.5 + LATE
     for outcome in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(outcome, ClientClosed | NotSent), outcome
     unsent = 0 if state == "idle" else 1
@@ -368,7 +369,7 @@ async def test_no_call_waits_longer_than_its_deadline(
         "close": lambda: [calls.close() for calls in opened],
     }
     outcomes = await asyncio.gather(*waits[wait](), return_exceptions=True)
-    assert time.monotonic() - began < 2 * ANSWERS_IN + 3
+    assert time.monotonic() - began < 2 * ANSWERS_IN + LATE
     assert not any(isinstance(each, asyncio.CancelledError) for each in outcomes)
     if wait in {"connect", "refresh"}:
         assert all(isinstance(each, BackendUnreachable) for each in outcomes), outcomes
@@ -402,13 +403,13 @@ async def test_a_failover_by_sentinels_under_load_loses_nothing_that_is_stored_a
         await asyncio.to_thread(watched.master.kill)
         began = time.monotonic()
         while await asyncio.to_thread(watched.masters) != {str(watched.replica.port)}:
-            assert time.monotonic() - began < 60
+            assert time.monotonic() - began < 2 * PATIENCE
             await asyncio.sleep(0.2)
         elected = time.monotonic()
         await opened[0].send_task("t", queue="nobody-listens").sent()
         recovered = time.monotonic() - elected
         print(f"elected in {elected - began:.1f} s, recovered in {recovered:.1f} s")
-        assert recovered < 20
+        assert recovered < PATIENCE
     await asyncio.gather(*(handle.sent() for handle in load.handles))
     assert len(load.handles) > 50
     ids = [handle.id for handle in load.handles]

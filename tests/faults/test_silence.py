@@ -11,6 +11,7 @@ import pytest
 from bridgetask import BrokerUnreachable, SendTimeout, Unconfirmed
 
 from ..fix_proxy import Proxy
+from ..patience import LATE
 from ..servers import Worker
 from .callers import Caller
 
@@ -32,7 +33,7 @@ async def test_mode_1_a_broker_that_freezes_fails_a_send_by_its_deadline(
     # By now the connection is known to be dead, and none can be made: this one never leaves.
     with pytest.raises((BrokerUnreachable, SendTimeout)):
         await calls.send_task("nothing", queue=queue).sent()
-    assert time.monotonic() - began < 2 * 3 + 1
+    assert time.monotonic() - began < 2 * 3 + LATE
     current = asyncio.current_task()
     assert current is not None
     assert current.cancelling() == 0
@@ -55,7 +56,7 @@ async def test_mode_2_a_confirm_that_never_comes_is_unconfirmed_on_time(
         with pytest.raises(Unconfirmed) as caught:
             await call.sent()
         assert caught.value.task_id == call.id
-    assert 2.9 < time.monotonic() - began < 3 + 2
+    assert 2.9 < time.monotonic() - began < 3 + LATE
     proxy.restore()
     await calls.send_task("nothing", queue=queue).sent()
 
@@ -63,11 +64,11 @@ async def test_mode_2_a_confirm_that_never_comes_is_unconfirmed_on_time(
 async def test_closing_waits_for_no_confirm_of_a_task_that_is_answered(
     caller: Callable[..., Caller], proxy: Proxy, node_worker: Worker
 ) -> None:
-    calls = caller(f"amqp://127.0.0.1:{proxy.port}//", close_timeout=60)
+    calls = caller(f"amqp://127.0.0.1:{proxy.port}//", close_timeout=90)
     assert await calls.send_task(ADD, (1, 1)) == 2
     proxy.swallow_confirms()
     answered = calls.send_task(SLEEP, (0.5, 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await calls.close()
     assert await answered == 1
 
@@ -84,10 +85,10 @@ async def test_mode_7_a_half_open_connection_is_noticed_within_the_heartbeat(
     began = time.monotonic()
     sent_into_it = calls.send_task(ADD, (2, 2))
     await sent_into_it.sent()
-    assert time.monotonic() - began < 2 + 1.5
+    assert time.monotonic() - began < 2 + LATE
     # RabbitMQ notices too, in its time, and delivers again what it had put on that connection.
     assert await asyncio.gather(sent_into_it, *pending) == [4, *range(8)]
-    assert time.monotonic() - began < 3 * 2 + 2
+    assert time.monotonic() - began < 3 * 2 + 2 * LATE
 
 
 async def test_mode_8_an_unknown_outcome_is_said_to_be_and_is_not_sent_twice(

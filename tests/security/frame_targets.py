@@ -54,6 +54,12 @@ class Socket(asyncio.Transport):
     def writelines(self, pieces: Any) -> None:
         self.written += pieces
 
+    def set_protocol(self, protocol: Any) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None:
         pass
 

@@ -23,11 +23,15 @@ from bridgetask.core.early import EarlyUpdates
 from bridgetask.core.outcomes import Outcome, PendingResults
 from bridgetask.core.replies import PendingReplies
 from bridgetask.errors import BridgetaskError
+from bridgetask.retry import RetryPolicy
 from bridgetask.transports.amqp.control import AmqpControlChannel
 from bridgetask.transports.amqp.results import RpcResults
 from bridgetask.transports.plugs import Plugs
+from bridgetask.transports.redis.errors import RedisError
+from bridgetask.transports.redis.link import RedisLink
 from bridgetask.transports.redis.results import RedisResults
 from bridgetask.transports.redis.settings import RedisSettings
+from bridgetask.transports.redis.stream import RedisStream
 from bridgetask.transports.redis.subscriber import RedisSubscriber
 from bridgetask.transports.redis.watches import Watch
 from bridgetask.wire.events import EventCapture
@@ -49,7 +53,7 @@ REDIS_APP = Celery(
     "fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False
 )
 REDIS = Plugs.of(REDIS_APP).codec("replies", max_result_size=LIMIT)
-REDIS_SETTINGS = RedisSettings.from_app(REDIS_APP)
+SERVER = RedisSettings.from_app(REDIS_APP).server
 #: What is there to be held, and never used.
 UNUSED: Any = MagicMock()
 HARMLESS = (json.dumps({"task_id": IDS[2], "status": "SUCCESS", "result": "fine"})).encode()
@@ -147,7 +151,9 @@ def stored(data: bytes) -> None:
 
     key_for = REDIS.recorder.backend.get_key_for_task
     receiver = Unconnected(
-        REDIS_SETTINGS,
+        RedisLink(UNUSED, LOOP),
+        0,
+        RetryPolicy(),
         key_for,
         REDIS.decoder,
         waiting.pending,
@@ -173,7 +179,7 @@ def stored(data: bytes) -> None:
 def subscribed(data: bytes) -> None:
     """What a Redis server says, or somebody who has taken its place."""
     choices = Choices(data)
-    lost: list[BridgetaskError] = []
+    lost: list[RedisError] = []
     answers = [b"+OK", b"-ERR no", b":5", b"$-1", b"$5", b"*3", b"*0", b"*-1", b"$7", b"message"]
     said = b"".join(
         choices.noise() if not choices.number(6) else choices.pick(answers) + b"\r\n"
@@ -181,20 +187,28 @@ def subscribed(data: bytes) -> None:
     )
 
     async def listen() -> None:
-        connection = Connection(protocol=2)
-        stream = asyncio.StreamReader()
-        stream.feed_data(said)
-        stream.feed_eof()
-        connection._reader, connection._writer = stream, Socket()
-        connection._parser.on_connect(connection)
-        subscriber = RedisSubscriber(connection, REDIS_SETTINGS, lambda *message: None, lost.append)
+        connection, socket = Connection(protocol=2), Socket()
+        connection._reader, connection._writer = asyncio.StreamReader(), socket
+        stream = RedisStream(connection, "redis://fuzzed")
+        subscriber = RedisSubscriber(stream, SERVER, *(lambda *_: None,) * 2, lost.append)
         subscriber.subscribe(b"channel")
-        await asyncio.wait(subscriber._tasks, timeout=5)
-        await subscriber.close()
+        await asyncio.sleep(0)
+        at = 0
+        while at < len(said):
+            size = choices.pick([4096, 1, 7, 100])
+            if not stream.is_lost:
+                stream.data_received(said[at : at + size])
+            at += size
+            while stream._turn is not None:
+                await asyncio.sleep(0)
+        stream.eof_received()
+        while not lost:
+            await asyncio.sleep(0)
+        subscriber.abort()
 
-    LOOP.run_until_complete(listen())
+    LOOP.run_until_complete(asyncio.wait_for(listen(), 5))
     (error,) = lost
-    assert isinstance(error, BridgetaskError)
+    assert isinstance(error, RedisError)
 
 
 def control(data: bytes) -> None:

@@ -16,7 +16,7 @@ from celery import Celery
 from celery.utils.collections import ConfigurationView
 
 from bridgetask.wire.message import OutgoingMessage
-from bridgetask.wire.producer import RecordingProducer
+from bridgetask.wire.producer import RecordingChannel, RecordingProducer
 from bridgetask.wire.recorder import Recorder
 
 from ..changes import CALLS, CHANGES, IRRELEVANT, base_settings, register_tasks
@@ -29,7 +29,9 @@ Send = Callable[[], list[Any]]
 
 
 def make_app() -> Celery:
-    app = Celery("changes", broker="amqp://", backend="disabled://", set_as_current=False)
+    app = Celery(
+        "changes", broker="amqp://127.0.0.1:1//", backend="disabled://", set_as_current=False
+    )
     app.conf.update(base_settings("default"))
     register_tasks(app)
     return app
@@ -38,7 +40,7 @@ def make_app() -> Celery:
 def by_celery(app: Celery, call: Callable[[Any, Celery], Any]) -> Send:
     """Return what makes a call by the app itself, and returns the messages."""
     messages: list[OutgoingMessage] = []
-    producer = RecordingProducer(app, messages.append)
+    producer = RecordingProducer(app.connection_for_write(), RecordingChannel(), messages.append)
 
     def send_task(name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         return app.send_task(name, args, kwargs, task_id="id", producer=producer, **options)

@@ -46,7 +46,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def recorder(clock: Clock) -> Recorder:
-    app = Celery("checks", broker="amqp://", backend="rpc://", set_as_current=False)
+    app = Celery("checks", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False)
     return recorder_for(app, "reply", clock=clock)
 
 

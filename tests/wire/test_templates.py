@@ -28,7 +28,9 @@ LEARNING = 2
 
 @pytest.fixture
 def app() -> Celery:
-    return Celery("templates", broker="amqp://", backend="rpc://", set_as_current=False)
+    return Celery(
+        "templates", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False
+    )
 
 
 def make_recorder(app: Celery) -> Recorder:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ...core.decoding import Decoding
 from ...core.plugs import BackendCapabilities, BrokerConnections, SessionContext
 from ...wire.message import StoreWrite
+from .connection import RedisConnector
+from .link import OnRedis, RedisLink
 from .recording import recording_backend
 from .results import RedisResults
 from .settings import RedisSettings
@@ -38,9 +40,15 @@ class RedisBackend:
     def connect(
         self, context: SessionContext, broker: BrokerConnections
     ) -> tuple[RedisResults, RedisResults]:
-        codec = context.codec
+        codec, server = context.codec, self.settings.server
+        if isinstance(broker, OnRedis) and broker.link.connector.serves(server):
+            link = broker.link
+        else:
+            link = RedisLink(RedisConnector(server), context.loop)
         results = RedisResults(
-            self.settings,
+            link,
+            server.db,
+            self.settings.retry,
             codec.recorder.backend.get_key_for_task,
             codec.decoder,
             context.outcomes,

@@ -3,8 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -23,18 +22,11 @@ from bridgetask import (
 
 from ...fakes import proxy
 from ...fix_redis import AppFactory, report, with_celerys_backend
+from ...patience import PATIENCE, until
 from ...redis_servers import Redis
 
 #: Celery's retry policy of a backend, short enough for a test.
 IMPATIENT = {"retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_max": 0.1}}
-
-
-async def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Return once the condition, which may block, is true."""
-    deadline = time.monotonic() + timeout
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 def subscriptions(client: Client) -> int:
@@ -55,7 +47,7 @@ async def given_up_on(
         await call.sent()
         await asyncio.to_thread(server.stop)
         with pytest.raises(BackendUnreachable, match=str(server.port)):
-            await asyncio.wait_for(call.get(), 5)
+            await asyncio.wait_for(call.get(), PATIENCE)
         yield celery, call
 
 
@@ -91,18 +83,18 @@ class TestWorker:
         echo = sign("tests.tasks.echo")
         async with Client(redis_app) as client:
             call = client.apply_async(chord(header, echo, app=redis_app))
-            (values,), _ = await call.get(timeout=20)
+            (values,), _ = await call.get(timeout=PATIENCE)
             assert sorted(values) == [0, 2, 4, 6, 8]
             assert call.parent is not None
             assert await call.parent == [0, 2, 4, 6, 8]
             nested = group(chord(header[:2], echo, app=redis_app), header[2], app=redis_app) | sign(
                 "tests.tasks.echo"
             )
-            (values,), _ = await client.apply_async(nested).get(timeout=20)
+            (values,), _ = await client.apply_async(nested).get(timeout=PATIENCE)
             assert values == [[[[0, 2]], {}], 4]
             with pytest.raises(ValueError):  # what a parent raised, as in Celery
                 failing = chord([header[0], sign("tests.tasks.fail")], echo, app=redis_app)
-                await client.apply_async(failing).get(timeout=20)
+                await client.apply_async(failing).get(timeout=PATIENCE)
 
     async def test_children_can_be_awaited(self, redis_app: Celery) -> None:
         async with Client(redis_app) as client:
@@ -111,7 +103,7 @@ class TestWorker:
             assert call.children is not None
             (child,) = call.children
             assert child.id == child_id
-            assert await child.get(timeout=10) == 2
+            assert await child.get(timeout=PATIENCE) == 2
             assert [value async for _, value in call.collect()] == [child_id, 2]
 
     async def test_a_task_without_a_result_gives_none(self, redis_app: Celery) -> None:
@@ -156,15 +148,15 @@ class TestStored:
         async with Client(celery) as client:
             handle = client.result(task_id)
             assert (handle.state, handle.result) == ("PENDING", None)
-            assert await handle.get(timeout=5) == {"a": [1]}
+            assert await handle.get(timeout=PATIENCE) == {"a": [1]}
             assert handle.successful()
 
     async def test_what_is_stored_later_arrives(self, store_app: AppFactory) -> None:
         celery, task_id = store_app(), str(uuid4())
         async with Client(celery) as client:
-            first, second = (client.result(task_id).get(timeout=10) for _ in range(2))
+            first, second = (client.result(task_id).get(timeout=PATIENCE) for _ in range(2))
             waiting = asyncio.gather(first, second)
-            await eventually(lambda: subscriptions(client) == 1)
+            await until(lambda: subscriptions(client) == 1)
             await report(celery, task_id, result=7)
             assert await waiting == [7, 7]
 
@@ -362,9 +354,9 @@ class TestStored:
         before, after = str(uuid4()), str(uuid4())
         await report(celery, before, result=[1, "ü"])
         async with Client(celery) as client:
-            assert await client.result(before).get(timeout=5) == [1, "ü"]
-            waiting = asyncio.ensure_future(client.result(after).get(timeout=10))
-            await eventually(lambda: subscriptions(client) == 1)
+            assert await client.result(before).get(timeout=PATIENCE) == [1, "ü"]
+            waiting = asyncio.ensure_future(client.result(after).get(timeout=PATIENCE))
+            await until(lambda: subscriptions(client) == 1)
             await report(celery, after, result=ValueError("v"), state="FAILURE")
             with pytest.raises(ValueError, match="v"):
                 await waiting
@@ -389,13 +381,13 @@ class TestStored:
         await report(celery, done, result="earlier")
         await report(celery, failed, result=ValueError("earlier"), state="FAILURE")
         async with Client(celery) as client:
-            assert await client.send_task("t", task_id=done).get(timeout=5) == "earlier"
+            assert await client.send_task("t", task_id=done).get(timeout=PATIENCE) == "earlier"
             again = client.send_task("t", task_id=failed)
             await again.sent()
             with pytest.raises(ResultTimeout):
                 await again.get(timeout=0.3)
             await report(celery, failed, result="now")
-            assert await again.get(timeout=5) == "now"
+            assert await again.get(timeout=PATIENCE) == "now"
 
     async def test_nothing_is_subscribed_to_that_nobody_waits_for(
         self, store_app: AppFactory, redis_server: Redis
@@ -410,10 +402,8 @@ class TestStored:
             assert await asyncio.gather(*handles[:10]) == [1] * 10
             del handles[10:]
             gc.collect()
-            await eventually(lambda: subscriptions(client) == 0)
-            await eventually(
-                lambda: redis_server.cli("PUBSUB", "CHANNELS").splitlines() == channels
-            )
+            await until(lambda: subscriptions(client) == 0)
+            await until(lambda: redis_server.cli("PUBSUB", "CHANNELS").splitlines() == channels)
             session: Any = client._sessions.current
             assert len(session._results._watches) == 0
 
@@ -435,7 +425,7 @@ async def test_a_task_under_the_id_of_an_earlier_one_is_sent_though_its_result_i
 
     async with Client(celery) as client:
         call = client.send_task("t", task_id=task_id, queue=queue)
-        assert await call.get(timeout=20) == 1
+        assert await call.get(timeout=PATIENCE) == 1
         await call.sent()
     assert await asyncio.to_thread(length) == 1
 
@@ -456,7 +446,8 @@ class TestTrouble:
                 ids = [handle.id for handle in handles[start : start + 250]]
                 redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
                 await report(celery, *ids, result=start)
-            assert await asyncio.wait_for(waiting, 30) == [n // 250 * 250 for n in range(1000)]
+            answers = await asyncio.wait_for(waiting, PATIENCE)
+            assert answers == [n // 250 * 250 for n in range(1000)]
             await client.send_task("t").sent()  # else nothing need be subscribed to by now
             assert redis_server.clients("pubsub") == 1
 
@@ -479,13 +470,13 @@ class TestTrouble:
                 if reads == 1:
                     # In a thread: this runs within the client, which may not block the loop.
                     await asyncio.to_thread(redis_server.cli, "CLIENT", "KILL", "TYPE", "pubsub")
-                    await eventually(lambda: results._subscriber is None)
+                    await until(lambda: results._subscriber is None)
 
             results._read = read_and_lose
             redis_server.cli("CLIENT", "KILL", "TYPE", "pubsub")
-            await eventually(lambda: reads == 2 and results._recovery is None)
+            await until(lambda: reads == 2 and results._recovery is None)
             await report(celery, call.id, result=1)
-            assert await call.get(timeout=5) == 1
+            assert await call.get(timeout=PATIENCE) == 1
 
     async def test_a_read_that_fails_for_whatever_reason_is_tried_again(
         self, store_app: AppFactory, collected_logs: Any
@@ -505,7 +496,7 @@ class TestTrouble:
 
             results._read = fail
             call = client.send_task("t", task_id=task_id)
-            assert await call.get(timeout=5) == 1
+            assert await call.get(timeout=PATIENCE) == 1
         assert [line for line in collected_logs() if "Reading from Redis failed" in line]
 
     async def test_results_survive_a_restart_of_the_server(
@@ -515,7 +506,7 @@ class TestTrouble:
         async with Client(celery) as client:
             call = client.send_task("t")
             await call.sent()
-            waiting = asyncio.ensure_future(call.get(timeout=20))
+            waiting = asyncio.ensure_future(call.get(timeout=PATIENCE))
             await asyncio.to_thread(own_redis.stop)
             await asyncio.sleep(1)
             assert not waiting.done()
@@ -528,10 +519,10 @@ class TestTrouble:
     ) -> None:
         async with given_up_on(store_app, own_redis) as (celery, call):
             with pytest.raises(BackendUnreachable):  # it is still down
-                await asyncio.wait_for(call.get(), 5)
+                await asyncio.wait_for(call.get(), PATIENCE)
             await asyncio.to_thread(own_redis.start)
             await report(celery, call.id, result="stored meanwhile")
-            assert await call.get(timeout=5) == "stored meanwhile"
+            assert await call.get(timeout=PATIENCE) == "stored meanwhile"
 
     async def test_a_result_is_given_up_on_after_the_time_that_the_retry_policy_gives(
         self, store_app: AppFactory, own_redis: Redis
@@ -540,7 +531,7 @@ class TestTrouble:
         async with given_up_on(store_app, own_redis, {"retry_policy": policy}) as (celery, call):
             await asyncio.to_thread(own_redis.start)
             await report(celery, call.id, result="stored meanwhile")
-            assert await call.get(timeout=5) == "stored meanwhile"
+            assert await call.get(timeout=PATIENCE) == "stored meanwhile"
 
     async def test_an_earlier_failure_under_the_same_id_is_not_taken_for_this_tasks(
         self, store_app: AppFactory, redis_server: Redis
@@ -559,11 +550,11 @@ class TestTrouble:
                 cable.cut()
                 call = client.send_task("t", task_id=task_id)
                 session: Any = client._sessions.current
-                await eventually(lambda: session._results._watches.unread)
+                await until(lambda: session._results._watches.unread)
                 cable.refuse = False
                 await call.sent()
                 await report(celery, task_id, result=1)
-                assert await call.get(timeout=10) == 1
+                assert await call.get(timeout=PATIENCE) == 1
 
     async def test_all_who_wait_for_a_step_of_a_chain_may_go_on_when_it_was_given_up_on(
         self, store_app: AppFactory, own_redis: Redis
@@ -584,7 +575,7 @@ class TestTrouble:
             assert not waiting.done()
             await asyncio.to_thread(own_redis.start)
             await report(celery, call.id, result=1)
-            assert await asyncio.wait_for(waiting, 10) == [1, 1]
+            assert await asyncio.wait_for(waiting, PATIENCE) == [1, 1]
 
     async def test_a_result_that_was_given_up_on_is_watched_for_again_once_it_is_refreshed(
         self, store_app: AppFactory, own_redis: Redis
@@ -592,7 +583,7 @@ class TestTrouble:
         async with given_up_on(store_app, own_redis) as (celery, call):
             await asyncio.to_thread(own_redis.start)
             assert await call.refresh() is None
-            waiting = asyncio.ensure_future(call.get(timeout=5))
+            waiting = asyncio.ensure_future(call.get(timeout=PATIENCE))
             await report(celery, call.id, result=1)
             assert await waiting == 1
 
@@ -608,10 +599,10 @@ class TestTrouble:
             async with Client(celery) as client:
                 call = client.send_task("t")
                 await call.sent()
-                waiting = asyncio.ensure_future(call.get(timeout=20))
+                waiting = asyncio.ensure_future(call.get(timeout=PATIENCE))
                 cable.mute = True
                 await report(store_app(redis_server.url()), call.id, result=1)
-                await eventually(lambda: subscriptions(client) == 0)
+                await until(lambda: subscriptions(client) == 0)
                 cable.mute = False
                 assert await waiting == 1
 
@@ -629,7 +620,7 @@ class TestTrouble:
 
                 async def ask(number: int) -> int:
                     handle = client.result(ids[number])
-                    waiting = asyncio.ensure_future(handle.get(timeout=20))
+                    waiting = asyncio.ensure_future(handle.get(timeout=PATIENCE))
                     await asyncio.sleep(chance.random() * 0.3)
                     if chance.random() < 0.5 and waiting.cancel():
                         await asyncio.wait([waiting])
@@ -640,7 +631,7 @@ class TestTrouble:
                 answers = await asyncio.gather(*(ask(number) for number in range(100)))
                 assert answers.count(-1) > 10
                 for number in range(0, 100, 10):
-                    assert await client.result(ids[number]).get(timeout=5) == number
+                    assert await client.result(ids[number]).get(timeout=PATIENCE) == number
             assert cable.accepted == 2
 
     async def test_a_result_that_is_too_large_to_be_announced_arrives(
@@ -652,7 +643,7 @@ class TestTrouble:
         async with Client(celery) as client:
             large, small = client.send_task("t"), client.send_task("t")
             await asyncio.gather(large.sent(), small.sent())
-            waiting = asyncio.gather(large.get(timeout=20), small.get(timeout=20))
+            waiting = asyncio.gather(large.get(timeout=PATIENCE), small.get(timeout=PATIENCE))
             await report(celery, large.id, result="x" * 8_000_000)
             await report(celery, small.id, result=1)
             assert await waiting == ["x" * 8_000_000, 1]
@@ -665,9 +656,9 @@ class TestTrouble:
                 asyncio.ensure_future(client.result(str(uuid4())).get()),
                 asyncio.ensure_future(client.send_task("t").get()),
             ]
-            await eventually(lambda: subscriptions(client) == 2)
+            await until(lambda: subscriptions(client) == 2)
         for each in waiting:
-            assert (await asyncio.wait_for(asyncio.wait([each]), 1))[0]
+            assert (await asyncio.wait_for(asyncio.wait([each]), PATIENCE))[0]
             assert type(each.exception()).__name__ == "ClientClosed"
         assert redis_server.clients("pubsub") == 0
 

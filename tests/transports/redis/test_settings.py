@@ -46,7 +46,7 @@ def redis(backend: Any, **conf: Any) -> RedisSettings:
 def test_redis_is_read_as_celerys_own_backend_reads_it(
     backend: str, address: str, connection: str, expected: dict[str, Any]
 ) -> None:
-    found = redis(backend)
+    found = redis(backend).server
     assert (found.address, found.connection) == (address, connection)
     assert expected.items() <= found.parameters.items()
 
@@ -65,7 +65,7 @@ def test_redis_may_be_configured_by_single_settings() -> None:
         redis_backend_health_check_interval=9,
         redis_max_connections=1,
         redis_retry_on_timeout=True,
-    )
+    ).server
     assert found.address == "redis://h:7/2"
     assert (found.answer_timeout, found.connect_timeout) == (3, 2)
     assert found.health_check_interval == 9
@@ -75,8 +75,8 @@ def test_redis_may_be_configured_by_single_settings() -> None:
 
 
 def test_answers_are_waited_for_no_longer_than_is_bearable() -> None:
-    assert redis("redis://").answer_timeout == 30
-    assert redis("redis://?socket_timeout=4").answer_timeout == 4
+    assert redis("redis://").server.answer_timeout == 30
+    assert redis("redis://?socket_timeout=4").server.answer_timeout == 4
 
 
 def test_sentinels_and_their_options_are_read() -> None:
@@ -89,10 +89,11 @@ def test_sentinels_and_their_options_are_read() -> None:
             "retry_policy": {"max_retries": 3, "interval_max": 2},
         },
     )
-    assert found.sentinels == (("a", 1), ("b", 2))
-    assert (found.master_name, found.min_other_sentinels) == ("m", 1)
-    assert found.sentinel_parameters == {"password": "0ther"}
-    assert {"db": 2, "password": "pw"}.items() <= found.parameters.items()
+    server = found.server
+    assert server.sentinels == (("a", 1), ("b", 2))
+    assert (server.master_name, server.min_other_sentinels) == ("m", 1)
+    assert server.sentinel_parameters == {"password": "0ther"}
+    assert {"db": 2, "password": "pw"}.items() <= server.parameters.items()
     assert (found.retry.max_retries, found.retry.interval_max) == (3, 2)
     assert "pw" not in repr(found)
     assert "0ther" not in repr(found)
