@@ -59,7 +59,7 @@ async def test_a_task_may_use_async_to_sync(celery: Celery) -> None:
         report = self.update_state
 
         async def work() -> str:
-            report(task_id=self.request.id or task_id, state="A", meta=1)
+            report(task_id=task_id, state="A", meta=1)
             await sync.sync_to_async(report)(task_id=task_id, state="B", meta=2)
             await asyncio.to_thread(report, task_id=task_id, state="C", meta=3)
             return str(celery.tasks["add"].delay(1, await five()).id)
@@ -143,13 +143,14 @@ async def test_a_task_that_exits_or_breaks_takes_no_other_with_it(celery: Celery
     assert added == 3
 
 
-def test_an_interrupt_in_a_task_is_the_program_s(celery: Celery) -> None:
+@pytest.mark.parametrize("inline", [False, True])
+def test_an_interrupt_in_a_task_is_the_program_s(celery: Celery, inline: bool) -> None:
     @celery.task(shared=False, name="interrupt")
     def interrupt() -> None:
         raise KeyboardInterrupt("pressed")
 
     async def main() -> None:
-        async with InMemoryClient(celery) as client:
+        async with InMemoryClient(celery, inline=inline) as client:
             await client.delay(interrupt)
 
     with pytest.raises(KeyboardInterrupt, match="pressed"):
