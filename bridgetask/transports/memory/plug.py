@@ -18,6 +18,7 @@ from .journal import Journal
 from .publisher import MemoryPublisher
 from .results import MemoryResults
 from .runners import InlineRunner, Runner, ThreadRunner
+from .store import MemoryStore
 from .unfinished import Unfinished
 from .worker import InProcessWorker
 
@@ -101,10 +102,9 @@ class MemoryResultBackend:
 
     def connect(
         self, context: SessionContext, broker: BrokerConnections
-    ) -> tuple[MemoryResults, MemoryResults | None]:
-        results = broker.results()
-        assert isinstance(results, MemoryResults)
-        return results, results if self.capabilities.stores else None
+    ) -> tuple[MemoryResults, MemoryStore | None]:
+        assert isinstance(broker, MemoryConnections)
+        return broker.results(), broker.store if self.capabilities.stores else None
 
 
 class MemoryConnections:
@@ -119,7 +119,8 @@ class MemoryConnections:
         context: SessionContext,
     ) -> None:
         unfinished = Unfinished()
-        self._results = MemoryResults(worker.backend, unfinished, context)
+        self._results = MemoryResults(worker.backend.announcements, unfinished, context)
+        self.store: MemoryStore = MemoryStore(worker.backend, self._results)
         self.control: MemoryControl = control
         self.publisher: MemoryPublisher = MemoryPublisher(
             worker, runner, unfinished, journal, control, context.loop

@@ -128,7 +128,7 @@ class MemoryPublisher:
                 Delivery(task.name, sent.on_published).complete()
             self._on_loop(self._take_all, ran.sent)
             for report in ran.ends:
-                self._worker.backend.announce(*report)
+                self._worker.backend.announcements.announce(*report)
         except Exception:
             logger.exception("%s[%s] could not be run to its end", task.name, task.id)
         except BaseException as error:  # KeyboardInterrupt: it is the program's

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from celery import _state
@@ -98,7 +99,7 @@ def _redirectable(app_class: Any) -> Any:
                 redirection is None
                 or redirection.app is not self
                 or name not in redirection.parts
-                or _is_ours(sys._getframe(1).f_globals)
+                or _asked_by_bridgetask()
             ):
                 return super().__getattribute__(name)
             return redirection.parts[name]
@@ -107,9 +108,12 @@ def _redirectable(app_class: Any) -> Any:
     return Redirectable
 
 
-def _is_ours(module: Mapping[str, Any]) -> bool:
-    """Tell whether this is a module of bridgetask, by its globals."""
-    return str(module.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
+def _asked_by_bridgetask() -> bool:
+    """Tell whether the code that asks the app for an attribute is bridgetask's own."""
+    # It asked __getattribute__, which asks this. A frame may not be kept in a variable of its own.
+    asking: FrameType = cast(Any, inspect.currentframe()).f_back.f_back
+    name = str(asking.f_globals.get("__name__"))
+    return name.partition(".")[0] == __name__.partition(".")[0]
 
 
 class _CurrentApp:

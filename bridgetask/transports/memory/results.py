@@ -1,4 +1,4 @@
-"""Results that the worker in this process has stored."""
+"""Results that the worker in this process announces."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from ...core.completion import Completion
 from ...core.outcomes import Outcome
 from ...core.plugs import SessionContext
 from ...errors import ResultUndecodable
-from ...wire.message import StoreWrite
-from .backend import MemoryBackend, Report
+from .announcements import Announcements, Report
 from .unfinished import Unfinished
 
 __all__ = ["MemoryResults"]
 
 
 class MemoryResults:
-    """Delivers what a worker has announced, and answers for what was announced before."""
+    """Delivers what a worker announces, in turns of the event loop."""
 
     #: Results are delivered as they come about.
     ready = True
 
     def __init__(
-        self, backend: MemoryBackend, unfinished: Unfinished, context: SessionContext
+        self, announcements: Announcements, unfinished: Unfinished, context: SessionContext
     ) -> None:
-        self._backend = backend
         self._unfinished = unfinished
         self._decoder = context.codec.decoder
         self._outcomes = context.outcomes
@@ -36,7 +34,8 @@ class MemoryResults:
         self._context = copy_context()  # that of a task would have the app redirected
         #: The number of the report that an outcome got last.
         self._delivered: WeakKeyDictionary[Outcome, int] = WeakKeyDictionary()
-        backend.add_listener(self)
+        self._announcements = announcements
+        announcements.add_listener(self)
 
     def take(self, report: Report) -> None:
         """Deliver a report in a turn of the event loop. Called in any thread."""
@@ -62,9 +61,19 @@ class MemoryResults:
         """Deliver what there is of tasks that were sent elsewhere, or before."""
         for task_id in task_ids:
             outcome = self._outcomes.get(task_id)
-            report = self._backend.announced(task_id)
+            report = self._announcements.latest(task_id)
             if outcome is not None and outcome.delivery is None and report is not None:
                 self.take(report)
+
+    async def fetch(self, task_ids: Sequence[str]) -> None:
+        """Return when the latest reports of tasks are delivered, and all that precede them."""
+        for task_id in task_ids:
+            report = self._announcements.latest(task_id)
+            if report is not None:
+                self.take(report)
+        taken = Completion()
+        self._soon(taken.complete)
+        await taken.wait()
 
     async def prepare(self) -> None:
         """Do nothing: results are delivered as they come about."""
@@ -72,32 +81,8 @@ class MemoryResults:
     async def settle(self) -> None:
         await self._unfinished.none_left()
 
-    async def watch(self, task_id: str) -> None:
-        await self.fetch([task_id])
-
-    async def fetch(self, task_ids: Sequence[str]) -> None:
-        for task_id in task_ids:
-            report = self._backend.announced(task_id)
-            if report is not None:
-                self.take(report)
-        taken = Completion()
-        self._soon(taken.complete)
-        await taken.wait()
-
-    async def exists(self, task_id: str) -> bool:
-        return self._backend.announced(task_id) is not None
-
-    async def forget(self, task_id: str) -> None:
-        self._backend.forget(task_id)
-
-    async def read(self, key: bytes) -> bytes | None:
-        return self._backend.get(key)
-
-    async def write(self, writes: Sequence[StoreWrite]) -> None:
-        """Do nothing: the backend has kept it already."""
-
     async def close(self) -> None:
         """Do nothing: what still runs may report until this is aborted."""
 
     def abort(self) -> None:
-        self._backend.remove_listener(self)
+        self._announcements.remove_listener(self)

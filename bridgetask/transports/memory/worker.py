@@ -25,8 +25,9 @@ from ...wire.codec import Codec
 from ...wire.control import Command, Purge
 from ...wire.message import OutgoingMessage
 from ...wire.results import load
-from .backend import MemoryBackend, TaskRun
+from .backend import MemoryBackend
 from .redirection import redirected
+from .task_run import TaskRun
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -120,7 +121,8 @@ class InProcessWorker:
         What it reports is announced as it comes, but for how it ended: a failure if anything went
         wrong.
         """
-        with self.backend.run(task_id) as run:
+        run = TaskRun(task_id)
+        with run.current():
             sent = self._recorder.record(lambda _: self._run(message, run))
         return Ran(sent, run.held)
 

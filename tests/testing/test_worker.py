@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from celery import Celery, chord, group, shared_task, signals
@@ -22,11 +21,9 @@ from bridgetask import (
     ResultUndecodable,
     TaskRevoked,
 )
-from bridgetask.testing import InMemoryClient
 
-from .fix_rabbitmq import make_app
-
-MakeClient: TypeAlias = Callable[..., InMemoryClient]
+from ..fix_rabbitmq import make_app
+from .conftest import MakeClient
 
 #: Nobody listens there: what connects to it fails.
 NOWHERE = "127.0.0.1:1"
@@ -54,14 +51,6 @@ def app_of(broker: str | None, backend: str | None, **conf: Any) -> Celery:
         raise LookupError("gone")
 
     return celery
-
-
-@pytest.fixture(
-    params=[False, pytest.param(True, marks=pytest.mark.blocks)], ids=["in a thread", "inline"]
-)
-def in_memory(request: pytest.FixtureRequest) -> MakeClient:
-    """Return what makes a client, whose tasks run in a thread or on the event loop."""
-    return partial(InMemoryClient, inline=request.param)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from celery import Celery, chord, group
 from bridgetask import BrokerUnreachable, InvalidOption, RemoteTraceback, Unconfirmed
 from bridgetask.testing import InMemoryClient
 
-from . import tasks
-from .fix_rabbitmq import make_app
+from .. import tasks
+from ..fix_rabbitmq import make_app
 
 
 @pytest.fixture
