@@ -38,25 +38,22 @@ def _replace(owner: Any, name: str, value: Any) -> None:
 
 
 def _templates() -> None:
-    from bridgetask.wire.templates import Templates
+    from bridgetask.wire import templates
 
-    _replace(Templates, "_key", lambda *_: None)
+    _replace(templates, "_kind", lambda *_: None)
 
 
 def _encoded_properties() -> None:
-    from bridgetask.transports.amqp.frames import PublishEncoder
+    from bridgetask.transports.amqp.properties import PropertiesEncoder, encode_properties
 
-    encode = PublishEncoder.encode
+    def encode_anew(_: PropertiesEncoder, message: Any) -> bytes:
+        return encode_properties(message.properties)
 
-    def encode_anew(self: PublishEncoder, message: Any) -> list[bytes]:
-        message.encoded_properties = None
-        return encode(self, message)
-
-    _replace(PublishEncoder, "encode", encode_anew)
+    _replace(PropertiesEncoder, "encode", encode_anew)
 
 
 def _settings() -> None:
-    from bridgetask.wire.shortcuts import ConfigurationView
+    from bridgetask.wire.configuration import ConfigurationView
 
     _replace(ConfigurationView, "_get", lambda self, name: getattr(self._app.conf, name))
 
@@ -64,10 +61,10 @@ def _settings() -> None:
 def _plain_repr() -> None:
     from celery.utils.saferepr import saferepr
 
-    from bridgetask.wire import app_view, templates
+    from bridgetask.wire import amqp_view, template
 
-    _replace(templates, "plain_repr", saferepr)
-    _replace(app_view, "plain_repr", saferepr)
+    _replace(template, "plain_repr", saferepr)
+    _replace(amqp_view, "plain_repr", saferepr)
 
 
 def _one_write() -> None:
@@ -83,17 +80,17 @@ def _one_write() -> None:
 
 
 def _one_acknowledgement() -> None:
-    from bridgetask.transports.amqp.direct import DirectDeliveries
+    from bridgetask.transports.amqp.direct import DirectConsumer
 
-    hand_over = DirectDeliveries._hand_over
+    hand_over = DirectConsumer._hand_over
 
-    def hand_over_and_acknowledge(self: DirectDeliveries, body: bytes) -> None:
+    def hand_over_and_acknowledge(self: DirectConsumer, message: Any) -> None:
         self._call_soon, call_soon = (lambda _: None), self._call_soon  # type: ignore[assignment]
-        hand_over(self, body)
+        hand_over(self, message)
         self._call_soon = call_soon
         self._acknowledge()
 
-    _replace(DirectDeliveries, "_hand_over", hand_over_and_acknowledge)
+    _replace(DirectConsumer, "_hand_over", hand_over_and_acknowledge)
 
 
 def _known_properties() -> None:

@@ -78,7 +78,7 @@ async def measure(url: str, broker: str, shape: str, size: int) -> tuple[Stalls,
     async with Client(app, max_result_size=512 * 1024 * 1024) as client:
         handle = client.send_task("nothing", queue="nobody")
         await handle.sent()
-        wire = client._wire
+        wire = client._sessions.codec
         address = wire.recorder.reply_to
         if url != broker:
             address = wire.recorder.backend.get_key_for_task(handle.id).decode()

@@ -20,7 +20,7 @@ def fuzz(target: str, runs: int, seed: int) -> None:
     """Run one target with atheris, which ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["bridgetask.wire", "bridgetask.asyncio_impl"]):
+    with atheris.instrument_imports(include=["bridgetask"]):
         from tests.security.targets import TARGETS
     logging.getLogger("bridgetask").setLevel(logging.CRITICAL + 1)
     options = [f"-runs={runs}", f"-seed={seed}", "-max_len=2000", "-rss_limit_mb=1024"]

@@ -24,6 +24,9 @@ if os.environ.get("BRIDGETASK_TEST_REACTOR") != "default":
 
 from celery import Celery
 
+# Before any event loop runs: importing reads files, which blocks.
+import bridgetask.transports.amqp.plug
+import bridgetask.transports.redis.plug  # noqa: F401
 from bridgetask import Client
 
 from .asyncio_debug import keep_short_stacks
@@ -42,6 +45,11 @@ from .fix_rabbitmq import (
 from .fix_redis import (
     own_redis,
     redis_app,
+    redis_broker_app,
+    redis_broker_worker,
+    redis_lonely_app,
+    redis_rpc_app,
+    redis_rpc_worker,
     redis_server,
     redis_url,
     redis_worker,
@@ -58,6 +66,11 @@ __all__ = [
     "own_redis",
     "rabbitmq",
     "redis_app",
+    "redis_broker_app",
+    "redis_broker_worker",
+    "redis_lonely_app",
+    "redis_rpc_app",
+    "redis_rpc_worker",
     "redis_server",
     "redis_url",
     "redis_worker",
@@ -102,7 +115,10 @@ def threads() -> set[threading.Thread]:
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread or a connection."""
     # Long-lived ones first: they are nobody's leak.
-    long_lived = ("rabbitmq", "redis_server", "redis_worker", "sentinels", "spare_worker", "worker")
+    long_lived = (
+        *("rabbitmq", "redis_server", "redis_worker", "redis_broker_worker", "redis_rpc_worker"),
+        *("sentinels", "spare_worker", "worker"),
+    )
     for name in long_lived:
         if name in request.fixturenames:
             request.getfixturevalue(name)
@@ -189,9 +205,13 @@ async def lonely_client(lonely_app: Celery) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def collected_logs(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Return a function that lists the warnings and errors that were logged."""
+    """Return a function that lists the warnings and errors that were logged.
+
+    It leaves out what asyncio logs in debug mode where the machine is slow.
+    """
 
     def messages() -> list[Any]:
-        return [each.getMessage() for each in caplog.records if each.levelno >= 30]
+        logged = [each.getMessage() for each in caplog.records if each.levelno >= 30]
+        return [message for message in logged if not message.startswith("Executing <")]
 
     return messages

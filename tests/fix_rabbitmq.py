@@ -11,6 +11,8 @@ import pytest
 from celery import Celery
 from kombu import Connection, pools
 
+from bridgetask.transports.amqp import plug as _plug  # noqa: F401 (the first client would block)
+
 from .certificates import make_certificates
 from .servers import RabbitMQ, Worker
 

@@ -1,4 +1,4 @@
-"""Fixtures: one Redis and one worker that stores results there, for the whole run."""
+"""Fixtures: one Redis for the whole run, as result backend and as broker, and workers for both."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ import pytest
 from celery import Celery
 from celery.backends import redis as _redis  # noqa: F401 (the first client would, and so block)
 
-from .fix_rabbitmq import close_celery, make_app
+from bridgetask.transports.redis import broker as _broker  # noqa: F401 (the same)
+from bridgetask.transports.redis import plug as _plug  # noqa: F401 (the same)
+
+from .fix_rabbitmq import close_celery, configured, make_app
 from .redis_servers import Redis, Sentinels
 from .servers import Worker
 
 #: The queue that the worker consumes which stores results in Redis.
 QUEUE = "redis-results"
+#: The databases of the workers that have Redis as their broker: with results there, and by rpc://.
+_BROKER_DB, _STORE_DB, _RPC_DB = 10, 11, 12
 #: Commands that go to this exchange do not reach the worker whose results come by ``rpc://``.
 CONTROL_EXCHANGE = "redis-results"
 
@@ -103,6 +108,63 @@ def store_app(broker_url: str, redis_url: str) -> Iterator[AppFactory]:
     yield make
     for each in made:
         close_celery(each)
+
+
+@pytest.fixture(scope="session")
+def redis_broker_worker(redis_server: Redis) -> Iterator[Worker]:
+    """A worker for ``tests.tasks`` with Redis as its broker and for its results."""
+    environment = {
+        "BRIDGETASK_TEST_BROKER": redis_server.url(_BROKER_DB),
+        "BRIDGETASK_TEST_BACKEND": redis_server.url(_STORE_DB),
+        "BRIDGETASK_TEST_CONTROL_EXCHANGE": CONTROL_EXCHANGE,
+        "BRIDGETASK_TEST_TRACK_STARTED": "1",
+    }
+    with Worker("tests.tasks", environment=environment, name="all-redis") as running:
+        yield running
+
+
+@pytest.fixture
+def redis_broker_app(redis_server: Redis, redis_broker_worker: Worker) -> Iterator[Celery]:
+    """An app with Redis as broker and for results, whose tasks a worker runs."""
+    celery = make_app(
+        "redis_broker_app",
+        redis_server.url(_BROKER_DB),
+        redis_server.url(_STORE_DB),
+        control_exchange=CONTROL_EXCHANGE,
+        accept_content=["json", "pickle"],
+    )
+    yield celery
+    close_celery(celery)
+
+
+@pytest.fixture(scope="session")
+def redis_rpc_worker(redis_server: Redis) -> Iterator[Worker]:
+    """A worker for ``tests.tasks`` with Redis as its broker and results by ``rpc://``."""
+    environment = {
+        "BRIDGETASK_TEST_BROKER": redis_server.url(_RPC_DB),
+        "BRIDGETASK_TEST_TRACK_STARTED": "1",
+    }
+    with Worker("tests.tasks", environment=environment, name="tests-on-redis") as running:
+        yield running
+
+
+@pytest.fixture
+def redis_rpc_app(redis_server: Redis, redis_rpc_worker: Worker) -> Iterator[Celery]:
+    """The app of ``tests.tasks`` with Redis as broker, whose tasks a worker runs."""
+    from . import tasks
+
+    tasks.app.conf.broker_url = redis_server.url(_RPC_DB)
+    yield configured(tasks.app)
+    close_celery(tasks.app)
+
+
+@pytest.fixture
+def redis_lonely_app(redis_server: Redis) -> Iterator[Celery]:
+    """An app with Redis as broker, whose default queue no worker consumes."""
+    url = redis_server.url(_RPC_DB)
+    celery = make_app("lonely", url, task_default_queue="lonely")
+    yield celery
+    close_celery(celery)
 
 
 async def report(

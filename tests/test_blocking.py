@@ -22,9 +22,9 @@ async def test_a_call_of_bridgetask_that_blocks_the_loop_is_refused(
     client: Client, block: Callable[[], Any]
 ) -> None:
     with pytest.raises(BlockingError):
-        client._wire.recorder.record(lambda _: block())
+        client._sessions.codec.recorder.record(lambda _: block())
 
 
 @pytest.mark.blocks
 async def test_a_test_may_say_that_it_blocks(client: Client) -> None:
-    client._wire.recorder.record(lambda _: wait_for_a_lock())
+    client._sessions.codec.recorder.record(lambda _: wait_for_a_lock())

@@ -54,17 +54,16 @@ async def test_ten_thousand_tasks_each_get_their_own_answer(app: Celery) -> None
 
         # What nobody waits for any more is answered too, by and by; then nothing is left.
         assert await client.delay(tasks.add, 0, 0) == 0
-        session: Any = client._session
-        await asyncio.wait_for(session._sender.drain(), PATIENCE)  # a result may precede a confirm
+        session: Any = client._sessions.current
+        await asyncio.wait_for(session._outbox.drain(), PATIENCE)  # a result may precede a confirm
         gc.collect()
         assert len(session.pending) == 0
         assert not session.pending.held
-        assert session._sender.queued == 0
-        assert not session._sender._queue
+        assert session._outbox.queued == 0
         async with asyncio.timeout(PATIENCE):  # confirms of what was answered before them
-            while session._sender._in_flight:
+            while session._outbox.in_flight:
                 await asyncio.sleep(0.01)
-        assert not client._background
+        assert not session._background
 
 
 @pytest.mark.timeout(LONG)
@@ -77,7 +76,7 @@ async def test_ten_thousand_results_come_from_redis(redis_app: Celery) -> None:
             if number % 50 == 49:
                 await asyncio.sleep(0)
         assert await asyncio.gather(*handles) == list(range(7, COUNT + 7))
-        session: Any = client._session
+        session: Any = client._sessions.current
         assert len(session._results._watches) == 0
         del handles
         gc.collect()

@@ -15,8 +15,6 @@ from bridgetask.testing import InMemoryClient
 from . import tasks
 from .fix_rabbitmq import make_app
 
-pytestmark = pytest.mark.blocks  # tasks run on the event loop, as documented
-
 
 @pytest.fixture
 def memory_app() -> Celery:
@@ -191,6 +189,7 @@ async def test_sending_a_task_is_an_event_where_that_is_configured(memory_app: C
 async def test_what_ran_before_it_was_revoked_has_its_result(memory_app: Celery) -> None:
     async with InMemoryClient(memory_app, results={"t": 1}) as client:
         handle = client.send_task("t")
+        assert [update.state async for update in handle.updates()] == ["SUCCESS"]
         await handle.revoke()
         assert await handle == 1
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import pytest
 from celery import Celery, chord, group, shared_task, signals
@@ -25,10 +26,15 @@ from bridgetask.testing import InMemoryClient
 
 from .fix_rabbitmq import make_app
 
-pytestmark = pytest.mark.blocks  # tasks run on the event loop, as documented
+MakeClient: TypeAlias = Callable[..., InMemoryClient]
 
 #: Nobody listens there: what connects to it fails.
 NOWHERE = "127.0.0.1:1"
+
+
+@shared_task(name="shared.double")
+def double(number: int) -> int:
+    return 2 * number
 
 
 def app_of(broker: str | None, backend: str | None, **conf: Any) -> Celery:
@@ -48,6 +54,14 @@ def app_of(broker: str | None, backend: str | None, **conf: Any) -> Celery:
         raise LookupError("gone")
 
     return celery
+
+
+@pytest.fixture(
+    params=[False, pytest.param(True, marks=pytest.mark.blocks)], ids=["in a thread", "inline"]
+)
+def in_memory(request: pytest.FixtureRequest) -> MakeClient:
+    """Return what makes a client, whose tasks run in a thread or on the event loop."""
+    return partial(InMemoryClient, inline=request.param)
 
 
 @pytest.fixture
@@ -87,10 +101,12 @@ def states_of(call: Any) -> list[tuple[str, Any]]:
         (None, None),
     ],
 )
-async def test_any_broker_and_backend_will_do(broker: str | None, backend: str | None) -> None:
+async def test_any_broker_and_backend_will_do(
+    broker: str | None, backend: str | None, in_memory: MakeClient
+) -> None:
     app = app_of(broker, backend)
     add, total = app.tasks["add"], app.tasks["total"]
-    async with InMemoryClient(app) as client:
+    async with in_memory(app) as client:
         call = client.delay(add, 1, 2)
         assert await call == 3
         assert await client.result(call.id) == 3
@@ -106,7 +122,7 @@ async def test_any_broker_and_backend_will_do(broker: str | None, backend: str |
             await client.result("never-sent").get(timeout=0)
 
 
-async def test_by_rpc_there_is_no_more_than_by_rpc_in_earnest() -> None:
+async def test_by_rpc_there_is_no_more_than_by_rpc_in_earnest(in_memory: MakeClient) -> None:
     app = app_of(f"amqp://{NOWHERE}//", "rpc://")
     add, total = app.tasks["add"], app.tasks["total"]
 
@@ -114,7 +130,7 @@ async def test_by_rpc_there_is_no_more_than_by_rpc_in_earnest() -> None:
     def chords() -> None:
         chord([add.s(1, 1)], total.s()).delay()
 
-    async with InMemoryClient(app) as client:
+    async with in_memory(app) as client:
         with pytest.raises(InvalidOption, match="can't be a chord"):
             client.apply_async(chord([add.s(1, 1)], total.s()))
         with pytest.raises(InvalidOption, match="can't be a chord"):
@@ -123,17 +139,17 @@ async def test_by_rpc_there_is_no_more_than_by_rpc_in_earnest() -> None:
             await client.result("sent-elsewhere")
 
 
-async def test_large_chords_are_run(unreachable: Celery) -> None:
+async def test_large_chords_are_run(unreachable: Celery, in_memory: MakeClient) -> None:
     add, total = unreachable.tasks["add"], unreachable.tasks["total"]
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         parts = (add.s(number, 1) for number in range(300))
         assert await client.apply_async(chord(parts, total.s())) == sum(range(301))
 
 
-async def test_results_are_as_large_as_over_a_broker(unreachable: Celery) -> None:
-    async with InMemoryClient(
-        unreachable, results={"t": "x" * 1000}, max_result_size=500
-    ) as client:
+async def test_results_are_as_large_as_over_a_broker(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
+    async with in_memory(unreachable, results={"t": "x" * 1000}, max_result_size=500) as client:
         with pytest.raises(ResultUndecodable, match="more than 500 bytes"):
             await client.send_task("t")
 
@@ -141,45 +157,53 @@ async def test_results_are_as_large_as_over_a_broker(unreachable: Celery) -> Non
 # What goes wrong.
 
 
-async def test_a_value_that_cannot_be_serialised_is_a_failure(unreachable: Celery) -> None:
-    async with InMemoryClient(unreachable, results={"t": object()}) as client:
+async def test_a_value_that_cannot_be_serialised_is_a_failure(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
+    async with in_memory(unreachable, results={"t": object()}) as client:
         with pytest.raises(EncodeError, match="JSON"):
             await client.send_task("t")
 
 
-async def test_a_failure_that_cannot_be_reported_in_full_is_reported(unreachable: Celery) -> None:
+async def test_a_failure_that_cannot_be_reported_in_full_is_reported(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     unreachable.conf.result_extended = True
 
     @unreachable.task(shared=False, bind=True, name="spoil")
     def spoil(self: Any) -> None:
         self.request.kwargs["x"] = object()
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         with pytest.raises(EncodeError, match="JSON"):
             await client.delay(spoil)
 
 
-async def test_a_message_that_cannot_be_read_is_a_failure(unreachable: Celery) -> None:
+async def test_a_message_that_cannot_be_read_is_a_failure(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     def refuse(_: object) -> None:
         raise LookupError("unreadable")
 
     serialization.register("oneway", lambda _: "x", refuse, "application/x-oneway")
     try:
-        async with InMemoryClient(unreachable) as client:
+        async with in_memory(unreachable) as client:
             with pytest.raises(Exception, match="unreadable"):
                 await client.send_task("add", (1, 2), serializer="oneway")
     finally:
         serialization.unregister("oneway")
 
 
-async def test_what_fails_around_a_task_is_a_failure(unreachable: Celery) -> None:
+async def test_what_fails_around_a_task_is_a_failure(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     class Loader(type(unreachable.loader)):  # type: ignore[misc]
         def on_task_init(self, task_id: str, task: object) -> None:
             raise LookupError("not now")
 
     unreachable.loader = Loader(unreachable)
     add = unreachable.tasks["add"]
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.apply_async(add.s(1, 2) | add.s(3))
         with pytest.raises(Exception, match="not now"):
             await call.parent
@@ -187,25 +211,27 @@ async def test_what_fails_around_a_task_is_a_failure(unreachable: Celery) -> Non
             await client.result(call.id)
 
 
-async def test_a_task_that_exits_takes_a_worker_with_it(unreachable: Celery) -> None:
+async def test_a_task_that_exits_takes_a_worker_with_it(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     @unreachable.task(shared=False, name="leave")
     def leave() -> None:
         raise SystemExit(3)
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         with pytest.raises(WorkerLostError, match=r"SystemExit\(3\)"):
             await client.delay(leave)
 
 
 @pytest.mark.parametrize("error", [Ignore(), Reject("no"), Reject("no", requeue=True)])
 async def test_ignored_and_rejected_tasks_are_left_to_celery(
-    unreachable: Celery, error: Exception
+    unreachable: Celery, error: Exception, in_memory: MakeClient
 ) -> None:
     @unreachable.task(shared=False, name="leave")
     def leave() -> None:
         raise error
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.delay(leave)
         assert await client.send_task("add", (1, 2)) == 3  # its turn has come and gone
         if call.state == "FAILURE":  # from Celery 5.7 on a worker reports so what it drops
@@ -217,8 +243,8 @@ async def test_ignored_and_rejected_tasks_are_left_to_celery(
         assert [task.name for task in client.sent] == ["leave", "add"]
 
 
-async def test_expired_tasks_are_revoked(unreachable: Celery) -> None:
-    async with InMemoryClient(unreachable) as client:
+async def test_expired_tasks_are_revoked(unreachable: Celery, in_memory: MakeClient) -> None:
+    async with in_memory(unreachable) as client:
         with pytest.raises(TaskRevoked, match="expired"):
             await client.send_task("add", (1, 2), expires=-1)
 
@@ -226,25 +252,29 @@ async def test_expired_tasks_are_revoked(unreachable: Celery) -> None:
 # What a worker reports.
 
 
-async def test_started_is_reported_where_that_is_configured(unreachable: Celery) -> None:
+async def test_started_is_reported_where_that_is_configured(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     @unreachable.task(shared=False, name="tracked", track_started=True)
     def tracked() -> None: ...
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         untold, told = client.send_task("add", (1, 2)), client.delay(tracked)
         assert [update.state async for update in untold.updates()] == ["SUCCESS"]
         assert [update.state async for update in told.updates()] == ["STARTED", "SUCCESS"]
         assert told._outcome.history[0].result["hostname"] == "in-process"
 
 
-async def test_states_of_a_task_s_own_are_delivered(unreachable: Celery) -> None:
+async def test_states_of_a_task_s_own_are_delivered(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     @unreachable.task(shared=False, bind=True, name="progress")
     def progress(self: Any) -> str:
         self.update_state(state="PROGRESS", meta={"done": 1})
         self.update_state(state="PROGRESS", meta={"done": 2})
         return "all"
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.delay(progress)
         assert [(update.state, update.result) async for update in call.updates()] == [
             ("PROGRESS", {"done": 1}),
@@ -253,14 +283,16 @@ async def test_states_of_a_task_s_own_are_delivered(unreachable: Celery) -> None
         ]
 
 
-async def test_a_task_that_retries_is_run_again_at_once(unreachable: Celery) -> None:
+async def test_a_task_that_retries_is_run_again_at_once(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     @unreachable.task(shared=False, bind=True, name="again", max_retries=2)
     def again(self: Any, wanted: int) -> list[Any]:
         if self.request.retries < wanted:
             raise self.retry(countdown=3600, exc=LookupError("not yet"))
         return [self.request.retries, self.request.id]
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.delay(again, 2)
         assert await call == [2, call.id]
         assert [state for state, _ in states_of(call)] == ["RETRY", "RETRY", "SUCCESS"]
@@ -270,7 +302,7 @@ async def test_a_task_that_retries_is_run_again_at_once(unreachable: Celery) -> 
     assert [task.name for task in client.sent] == ["again"] * 6
 
 
-async def test_tasks_retry_by_themselves(unreachable: Celery) -> None:
+async def test_tasks_retry_by_themselves(unreachable: Celery, in_memory: MakeClient) -> None:
     tried: list[int] = []
 
     @unreachable.task(shared=False, bind=True, name="auto", autoretry_for=(OSError,), max_retries=1)
@@ -280,7 +312,7 @@ async def test_tasks_retry_by_themselves(unreachable: Celery) -> None:
             raise OSError("down")
         self.retry()
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         with pytest.raises(OSError, match="down"):
             await client.delay(auto, True)
         with pytest.raises(MaxRetriesExceededError):
@@ -288,7 +320,9 @@ async def test_tasks_retry_by_themselves(unreachable: Celery) -> None:
     assert tried == [0, 1, 0, 1]
 
 
-async def test_closing_ends_what_retries_for_ever(unreachable: Celery) -> None:
+async def test_closing_ends_what_retries_for_ever(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     runs: list[int] = []
 
     @unreachable.task(shared=False, bind=True, name="again", max_retries=None)
@@ -296,7 +330,7 @@ async def test_closing_ends_what_retries_for_ever(unreachable: Celery) -> None:
         runs.append(self.request.retries)
         self.retry(countdown=1)
 
-    client = InMemoryClient(unreachable, close_timeout=0.1)
+    client = in_memory(unreachable, close_timeout=0.1)
     client.delay(again)
     await client.close()
     so_far = len(runs)
@@ -306,9 +340,9 @@ async def test_closing_ends_what_retries_for_ever(unreachable: Celery) -> None:
     assert len(runs) == so_far
 
 
-async def test_closing_runs_a_chain_to_its_end(unreachable: Celery) -> None:
+async def test_closing_runs_a_chain_to_its_end(unreachable: Celery, in_memory: MakeClient) -> None:
     add = unreachable.tasks["add"]
-    client = InMemoryClient(unreachable)
+    client = in_memory(unreachable)
     call = client.apply_async(add.s(1, 2) | add.s(3) | add.s(4))
     await client.close()
     assert await call == 10
@@ -317,7 +351,7 @@ async def test_closing_runs_a_chain_to_its_end(unreachable: Celery) -> None:
 # What a task calls.
 
 
-async def test_linked_tasks_are_run(unreachable: Celery) -> None:
+async def test_linked_tasks_are_run(unreachable: Celery, in_memory: MakeClient) -> None:
     ran: list[Any] = []
 
     @unreachable.task(shared=False, name="on_success")
@@ -334,7 +368,7 @@ async def test_linked_tasks_are_run(unreachable: Celery) -> None:
 
     add, fail = unreachable.tasks["add"], unreachable.tasks["fail"]
     errbacks = [on_error.s(), on_error_by_id.s()]
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         linked = client.apply_async(add, (1, 2), link=[on_success.s(), add.s(4)])
         assert await linked == 3
         assert linked.children is not None
@@ -346,10 +380,12 @@ async def test_linked_tasks_are_run(unreachable: Celery) -> None:
     assert ran == [3, (failed.id, "gone"), failed.id]
 
 
-async def test_chords_are_run_wherever_they_stand(unreachable: Celery) -> None:
+async def test_chords_are_run_wherever_they_stand(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     add, total, fail = (unreachable.tasks[name] for name in ("add", "total", "fail"))
     parts = group(add.s(1), add.s(2))
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         assert await client.apply_async(add.s(1, 1) | parts | total.s()) == 7
         assert await client.apply_async(add.s(1, 1) | chord(parts, total.s()) | add.s(1)) == 8
         inner = group(add.s(1, 1), add.s(2, 2)) | total.s()
@@ -360,7 +396,9 @@ async def test_chords_are_run_wherever_they_stand(unreachable: Celery) -> None:
             await client.apply_async(chord([add.s(1, 1), fail.s()], group(total.s(), total.s())))
 
 
-async def test_what_a_task_calls_goes_to_the_same_worker(unreachable: Celery) -> None:
+async def test_what_a_task_calls_goes_to_the_same_worker(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     add, total = unreachable.tasks["add"], unreachable.tasks["total"]
     published: list[str] = []
 
@@ -378,7 +416,7 @@ async def test_what_a_task_calls_goes_to_the_same_worker(unreachable: Celery) ->
         assert self.app is unreachable
         return str(self.request.id)
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.delay(caller)
         assert await call == call.id
         values = [await child for child in call.children or ()]
@@ -391,7 +429,9 @@ async def test_what_a_task_calls_goes_to_the_same_worker(unreachable: Celery) ->
     assert published == [task.name for task in client.sent]
 
 
-async def test_a_task_may_send_commands_and_ask_the_backend(unreachable: Celery) -> None:
+async def test_a_task_may_send_commands_and_ask_the_backend(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     add = unreachable.tasks["add"]
 
     @unreachable.task(shared=False, name="caller")
@@ -404,25 +444,29 @@ async def test_a_task_may_send_commands_and_ask_the_backend(unreachable: Celery)
             unreachable.control.inspect().ping(),
         ]
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         earlier = client.delay(add, 1, 2)
         assert await client.delay(caller, earlier.id) == [3, "PENDING", 0, None]
     assert client.commands == ["revoke", "ping"]
 
 
-async def test_a_task_cannot_wait_for_one_that_it_calls(unreachable: Celery) -> None:
+async def test_a_task_cannot_wait_for_one_that_it_calls(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     add = unreachable.tasks["add"]
 
     @unreachable.task(shared=False, name="impatient")
     def impatient() -> Any:
         return add.delay(1, 2).get()
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         with pytest.raises(RuntimeError, match="within a task"):
             await client.delay(impatient)
 
 
-async def test_an_app_is_redirected_for_nobody_but_the_task_that_runs() -> None:
+async def test_an_app_is_redirected_for_nobody_but_the_task_that_runs(
+    in_memory: MakeClient,
+) -> None:
     app = app_of("memory://", "cache+memory://")
     own_class, seen = type(app), []
 
@@ -436,7 +480,7 @@ async def test_an_app_is_redirected_for_nobody_but_the_task_that_runs() -> None:
         thread.join()
         look()
 
-    async with InMemoryClient(app) as client:
+    async with in_memory(app) as client:
         await client.delay(look_around)
         look()
     of_the_thread, of_the_task, outside = seen
@@ -445,16 +489,14 @@ async def test_an_app_is_redirected_for_nobody_but_the_task_that_runs() -> None:
     assert type(app) is own_class
 
 
-async def test_tasks_that_are_shared_belong_to_the_app_that_runs_them(unreachable: Celery) -> None:
-    @shared_task(name="shared.double")
-    def double(number: int) -> int:
-        return 2 * number
-
+async def test_tasks_that_are_shared_belong_to_the_app_that_runs_them(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     @unreachable.task(shared=False, name="caller")
     def caller() -> None:
         double.delay(2)
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.delay(caller)
         await call
         assert call.children is not None
@@ -466,7 +508,7 @@ async def test_tasks_that_are_shared_belong_to_the_app_that_runs_them(unreachabl
 
 @pytest.mark.parametrize("protocol", [1, 2])
 async def test_a_task_sees_the_request_that_a_worker_would_show(
-    unreachable: Celery, protocol: int
+    unreachable: Celery, protocol: int, in_memory: MakeClient
 ) -> None:
     unreachable.conf.task_protocol = protocol
     names = ("id", "group", "retries", "correlation_id", "is_eager", "called_directly", "hostname")
@@ -477,11 +519,11 @@ async def test_a_task_sees_the_request_that_a_worker_would_show(
         rest = {"delivery_info": request.delivery_info, "reply_to": request.reply_to}
         return {name: getattr(request, name) for name in names} | rest | {"x": request.headers}
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.apply_async(shown, headers={"x": "y"}, priority=3)
         seen = await call
     assert seen.pop("x")["x"] == "y"
-    assert seen.pop("reply_to") == client._reply_to
+    assert seen.pop("reply_to") == client._sessions.codec.recorder.reply_to
     assert seen == {
         "id": call.id,
         "group": None,
@@ -499,12 +541,12 @@ async def test_a_task_sees_the_request_that_a_worker_would_show(
     }
 
 
-async def test_a_task_sees_whom_it_belongs_to(unreachable: Celery) -> None:
+async def test_a_task_sees_whom_it_belongs_to(unreachable: Celery, in_memory: MakeClient) -> None:
     @unreachable.task(shared=False, bind=True, name="kin")
     def kin(self: Any, *_: Any) -> list[Any]:
         return [self.request.root_id, self.request.parent_id, self.request.group]
 
-    async with InMemoryClient(unreachable) as client:
+    async with in_memory(unreachable) as client:
         call = client.apply_async(kin.s() | group(kin.s(), kin.s()))
         first = call.parent
         assert first is not None
@@ -512,10 +554,12 @@ async def test_a_task_sees_whom_it_belongs_to(unreachable: Celery) -> None:
         assert await first == [first.id, None, None]
 
 
-async def test_what_stands_in_for_a_task_takes_its_place_in_canvas(unreachable: Celery) -> None:
+async def test_what_stands_in_for_a_task_takes_its_place_in_canvas(
+    unreachable: Celery, in_memory: MakeClient
+) -> None:
     add, total = unreachable.tasks["add"], unreachable.tasks["total"]
     results: dict[str, Callable[..., Any]] = {"add": lambda x, y: x * y}
-    async with InMemoryClient(unreachable, results=results) as client:
+    async with in_memory(unreachable, results=results) as client:
         assert await client.apply_async(add.s(2, 3) | group(add.s(2), add.s(3)) | total.s()) == 30
         unknown = unreachable.signature("unknown")
         call = client.apply_async(unknown | add.s(1))

@@ -133,7 +133,7 @@ class PlainAioPika:
         for queue in (QUEUE, HELD, PARKED, SINK):
             await self._channel.declare_queue(queue, durable=True)
         replies = await self._channel.declare_queue(exclusive=True)
-        self._reply_to = replies.name
+        self._sessions.codec.recorder.reply_to = replies.name
         await replies.consume(self._on_reply, no_ack=True)
 
     async def close(self) -> None:
@@ -148,7 +148,7 @@ class PlainAioPika:
             content_encoding="utf-8",
             delivery_mode=self._library.DeliveryMode.PERSISTENT,
             correlation_id=task_id,
-            reply_to=self._reply_to,
+            reply_to=self._sessions.codec.recorder.reply_to,
         )
         return self._channel.default_exchange.publish(message, queue)
 

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import threading
-import warnings
-import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Collection,
     Iterable,
     Mapping,
@@ -19,55 +12,38 @@ from collections.abc import (
 )
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
-from uuid import uuid4
 
-from ..errors import ClientClosed, InvalidOption, SendError, WrongEventLoop
-from ..settings import Settings
-from ..transports.plugs import configured_transports, preload
+from ..transports.plugs import Plugs, preload
 from ..wire.app_view import app_itself
-from ..wire.codec import Wire
 from ..wire.compression import DEFAULT_LIMIT
-from ..wire.recorder import RecordedCall
+from .calls import Calls
 from .control import Control
 from .events import Events, capture_events
 from .group import GroupResult
-from .lookup import handle_by_id, handle_of_tree, stored_group
+from .handle import OnCancel
 from .map import map_calls
-from .result import AnyResult, AsyncResult, OnCancel
-from .session import Connect, Session
-from .submission import submission_of
+from .options import ClientOptions
+from .result import AsyncResult
+from .sessions import Sessions
 
 if TYPE_CHECKING:
     from celery import Celery, Task
     from celery.canvas import Signature, group
     from celery.events.state import State
 
-__all__ = ["Client"]
-
-logger: logging.Logger = logging.getLogger("bridgetask")
+__all__ = ["Client", "calls_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: The clients of this process.
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    """Make the locks anew after a fork: a thread that held one has not come along."""
-    for client in _clients:
-        client._making = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Client:
     """Calls the tasks of a Celery app without blocking the event loop.
 
-    Making one does no I/O and needs no running loop, so a module may hold one. It connects when
-    it is first used, and belongs to the event loop that runs then. After that loop is closed, the
-    next one may use it, and so may a forked process.
+    Making a client needs no running loop, so a module may hold one. It imports the libraries of
+    the app's broker and backend, as far as the configuration is known, and connects to nothing. The
+    client connects when it is first used, and belongs to the event loop that runs then. After that
+    loop is closed, the next loop may use the client, and so may a forked process.
 
     .. code-block:: python
 
@@ -78,17 +54,18 @@ class Client:
     :param send_timeout: seconds that sending may take in all: connecting, declaring, publishing,
         and the broker's confirm.
     :param close_timeout: seconds that :meth:`close` may take in all.
-    :param on_cancel: what cancelling the last one who waits for a task does to the task: None
-        leaves it alone, ``"revoke"`` revokes it, ``"terminate"`` also kills the process that runs
-        it. Each call can say otherwise.
-    :param heartbeat: whole seconds after which a broker that says nothing is taken for dead, and
-        connected to again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
-    :param max_in_flight: how many messages may be on their way to the broker without its confirm.
-        Further ones wait here, and so does whoever waits for their ``sent()``.
+    :param on_cancel: what happens to a task when its last waiter is cancelled: None leaves it
+        alone, ``"revoke"`` revokes it, ``"terminate"`` also kills the process that runs it. A call
+        can override this.
+    :param heartbeat: whole seconds of silence after which the connection is taken for dead and
+        opened again; 0 for never. None takes the app's ``broker_heartbeat``, but at most 10.
+    :param max_in_flight: how many messages may be published without the broker's confirm. Further
+        messages wait, and so does their ``sent()``.
     :param max_queued: how many messages may wait for the broker's confirm in all. One call more
         raises :class:`bridgetask.errors.Overloaded`. The rest of a large group waits its turn.
-    :param max_result_size: bytes that a result may have, once it is decompressed: 256 MiB, unless
-        given. One that has more fails with :class:`bridgetask.errors.ResultUndecodable`.
+    :param max_result_size: bytes that a result may have once it is decompressed, 256 MiB by
+        default. A larger one fails with :class:`bridgetask.errors.ResultUndecodable`.
+    :raises InvalidOption: an option can't be used.
     """
 
     def __init__(
@@ -103,41 +80,26 @@ class Client:
         max_queued: int = 100_000,
         max_result_size: int = DEFAULT_LIMIT,
     ) -> None:
-        for name, seconds in (("send_timeout", send_timeout), ("close_timeout", close_timeout)):
-            if not isinstance(seconds, (int, float)) or seconds <= 0:
-                raise InvalidOption(name, f"must be a positive number of seconds, not {seconds!r}")
-        if heartbeat is not None and (not isinstance(heartbeat, (int, float)) or heartbeat < 0):
-            raise InvalidOption(
-                "heartbeat", f"must be a number of seconds, 0 for never, or None, not {heartbeat!r}"
-            )
-        for name, number in (("max_in_flight", max_in_flight), ("max_queued", max_queued)):
-            if not isinstance(number, int) or number < 1:
-                raise InvalidOption(name, f"must be a positive whole number, not {number!r}")
+        options = ClientOptions(
+            send_timeout=send_timeout,
+            close_timeout=close_timeout,
+            on_cancel=on_cancel,
+            heartbeat=heartbeat,
+            max_in_flight=max_in_flight,
+            max_queued=max_queued,
+            max_result_size=max_result_size,
+        )
         #: The Celery app.
         self.app: Celery = app_itself(app)
+        self._sessions = Sessions(self.app, options, self._plug)
+        self._calls = Calls(self._sessions)
         #: Commands to workers, and questions.
-        self.control: Control = Control(self)
-        self._send_timeout = send_timeout
-        self._close_timeout = close_timeout
-        self._on_cancel = _checked_on_cancel(on_cancel)
-        self._heartbeat = heartbeat
-        self._max_in_flight = max_in_flight
-        self._max_queued = max_queued
-        self._max_result_size = _checked_size(max_result_size)
-        self._built_wire: Wire
-        self._process = 0  # the one whose wire it is: none yet
-        self._session: Session | None = None
-        self._closed = False
-        self._background: set[asyncio.Task[None]] = set()
-        #: Held while the wire or the session is made, or taken away: with Twisted, the reactor's
-        #: thread and the loop's may both be the first to need them.
-        self._making = threading.RLock()
-        _clients.add(self)
+        self.control: Control = self._calls.control
         preload(self.app)
 
-    #: Reads the configuration, and makes the transports; ``bridgetask.testing`` has others.
-    _read_settings: Callable[..., Settings] = staticmethod(Settings.from_app)
-    _connect: Connect = staticmethod(configured_transports)
+    def _plug(self) -> Plugs:
+        """Read the app's configuration. ``bridgetask.testing`` overrides this."""
+        return Plugs.of(self.app, heartbeat=self._sessions.options.heartbeat)
 
     # Calling tasks.
 
@@ -155,19 +117,18 @@ class Client:
         :param name: the task's name. It need not be registered here.
         :param args: the task's positional arguments.
         :param kwargs: the task's keyword arguments.
-        :param options: every option that Celery's own ``send_task`` takes, such as ``countdown``,
-            ``eta``, ``expires``, ``queue``, ``priority``, ``serializer``, ``task_id``, ``headers``,
-            ``link``, ``retry``, ``ignore_result`` ..., and ``on_cancel``; but not ``connection``,
-            ``producer``, ``publisher`` and ``result_cls``.
+        :param options: the options of Celery's own ``send_task``, such as ``countdown``, ``eta``,
+            ``expires``, ``queue``, ``priority``, ``serializer``, ``task_id``, ``headers``,
+            ``link``, ``retry``, ``ignore_result`` ..., but not ``connection``, ``producer``,
+            ``publisher`` and ``result_cls``; and ``on_cancel``.
         :raises InvalidOption: an argument or an option can't be used; nothing is sent.
         :raises Overloaded: ``max_queued`` messages wait for a confirm already; nothing is sent.
         :raises ClientClosed: the client was closed.
         :raises WrongEventLoop: the client belongs to another event loop, or none is running.
         """
-        session = self._running_session()
-        on_cancel = self._pop_on_cancel(options)
-        call = self._wire.recorder.send_task(name, args, kwargs, options)
-        handle: AsyncResult[Any] = self._submit(session, call, on_cancel)
+        call = self._calls.send_task(self._sessions.running(), name, args, kwargs, options)
+        call.start()
+        handle: AsyncResult[Any] = call.handle
         return handle
 
     @overload
@@ -211,16 +172,15 @@ class Client:
     ) -> Any:
         """Call a task of the app or a signature, as their own ``apply_async`` does.
 
-        Takes and raises what :meth:`send_task` does. With ``task_always_eager`` the task runs on
-        the spot, as it does in Celery, and blocks the loop while it does.
+        Takes and raises what :meth:`send_task` does. With ``task_always_eager`` the task runs
+        before this returns, as in Celery, and blocks the event loop.
 
         :param task: a task of the app, or a signature of one or several.
         :raises TypeError: the task does not take these arguments.
         """
-        session = self._running_session()
-        on_cancel = self._pop_on_cancel(options)
-        call = self._wire.recorder.apply_async(task, args, kwargs, options)
-        return self._submit(session, call, on_cancel)
+        call = self._calls.apply_async(self._sessions.running(), task, args, kwargs, options)
+        call.start()
+        return call.handle
 
     def map(
         self,
@@ -232,56 +192,57 @@ class Client:
         return_exceptions: bool = False,
         **options: Any,
     ) -> AsyncIterator[R]:
-        """Call a task with each item, and iterate over the values.
+        """Call a task with each item of an iterable, and iterate over the values.
 
         .. code-block:: python
 
             async for page in client.map(fetch, urls, limit=20):
                 ...
 
-        Leaving the loop early calls no more; what is in flight runs on, unless ``on_cancel`` says
-        otherwise. Unlike ``Task.map`` of Celery this is one task for each item.
+        Once the iteration is left or cancelled, no more tasks are called. Those in flight run on,
+        unless ``on_cancel`` says otherwise. Unlike ``Task.map`` of Celery this calls one task for
+        each item.
 
-        :param task: a task of the app, or a signature, which each item is given to.
-        :param iterable: what to call the task with, evaluated as far as needed; it may be
-            asynchronous.
-        :param limit: how many calls may be in flight, or waiting for their turn in the order.
-        :param ordered: whether values come in the order of the items, or as they are there.
-        :param return_exceptions: whether to yield what went wrong with an item in the place of its
-            value, rather than to raise it.
+        :param task: a task of the app, or a signature, which takes an item as its argument.
+        :param iterable: the items. It may be asynchronous, and is evaluated as far as needed.
+        :param limit: how many calls may be in flight, or ended and waiting to be yielded.
+        :param ordered: whether values come in the order of the items, or as tasks end.
+        :param return_exceptions: whether to yield an exception in the place of the value, or to
+            raise it.
         :param options: options of each call; see :meth:`send_task`.
         :raises InvalidOption: ``limit`` is not a positive number.
         :raises Exception: what :meth:`AsyncResult.get` raises.
         """
         return map_calls(
-            self,
-            task,
+            lambda item: self.apply_async(task, (item,), **options),
             iterable,
             limit=limit,
             ordered=ordered,
             return_exceptions=return_exceptions,
-            options=options,
         )
 
     def result(self, task_id: str) -> AsyncResult[Any]:
         """Return the handle of a task by its id.
 
-        Results that are stored, as in Redis, can be had of any task. One that does not exist is
-        pending for ever, as in Celery. By ``rpc://`` results come only to the client that sent the
-        task: for any other, awaiting the handle raises
+        Where results are stored, as in Redis, any client can await the result of any task. A task
+        that does not exist is pending for ever, as in Celery. By ``rpc://`` only the client that
+        sent the task gets its result: for any other, awaiting the handle raises
         :class:`bridgetask.errors.ResultUnavailable` at once.
+
+        :raises ClientClosed: the client was closed.
+        :raises WrongEventLoop: the client belongs to another event loop, or none is running.
         """
-        return handle_by_id(self, self._running_session(), task_id)
+        return self._calls.lookup(self._sessions.running()).by_id(task_id)
 
     async def group_result(self, group_id: str) -> GroupResult:
-        """Return the handle of a group that was saved, by this client or any other of Celery's.
+        """Return the handle of a group that was saved, by this client or by Celery's own.
 
         :raises ResultUnavailable: no group is saved under this id, or the result backend can't
             store any, as ``rpc://`` can't.
-        :raises ResultUndecodable: what is stored can't be read.
+        :raises ResultUndecodable: the stored group can't be read.
         :raises BackendError: the result backend could not be asked.
         """
-        return await stored_group(self, self._running_session(), group_id)
+        return await self._calls.lookup(self._sessions.running()).stored_group(group_id)
 
     def events(
         self,
@@ -292,57 +253,60 @@ class Client:
         buffer_limit: int = 10_000,
         state: State | None = None,
     ) -> Events:
-        """Return the events that workers send, to be iterated over; see :class:`Events`.
+        """Return an iterator over the events that workers send; see :class:`Events`.
 
-        Workers tell of tasks only with ``worker_send_task_events``, or after
+        Workers send events of tasks only with ``worker_send_task_events``, or after
         :meth:`Control.enable_events`.
 
         :param types: the types of the events to iterate over, such as ``"task-failed"``; None
             means all. The state sees every one.
-        :param routing_key: which events the broker shall send: ``"worker.#"`` leaves out those of
-            tasks. Workers send those many at a time, so that the broker can't tell them apart.
-        :param wakeup: whether to have workers tell of themselves at once, as Celery does.
+        :param routing_key: which events the broker shall send: ``"worker.#"`` leaves out the
+            events of tasks. One message has events of many tasks, so the broker can't select
+            among those.
+        :param wakeup: whether to make workers send a heartbeat event at once, as Celery does.
         :param buffer_limit: how many events may wait to be iterated over. Beyond that the oldest
             are dropped and counted, and a warning is logged.
-        :param state: the ``celery.events.state.State`` to keep up to date, one with callbacks for
-            example; None makes one. An event has reached it before it is iterated over.
+        :param state: the ``celery.events.state.State`` to update, for example one with callbacks;
+            None makes one. It is updated with each event before that is iterated over.
         :raises InvalidOption: an argument can't be used.
         """
-        return capture_events(self, types, routing_key, wakeup, buffer_limit, state)
+        return capture_events(
+            self.app,
+            self._sessions.running,
+            self.control.heartbeat,
+            types,
+            routing_key,
+            wakeup,
+            buffer_limit,
+            state,
+        )
 
     # Connecting and closing.
 
     async def connect(self) -> None:
         """Connect now, rather than with the first call, so that errors show early.
 
+        Cancelling this harms nothing: the client connects when it is used.
+
         :raises BrokerUnreachable: no broker could be connected to, or not within ``send_timeout``.
         :raises Refused: the brokers turned the login or the virtual host down.
-        :raises BackendError: Redis, if results come from there, can't be used.
+        :raises BackendError: results are in Redis, and it can't be used.
         :raises InvalidOption: the app's configuration can't be used.
         :raises ClientClosed: the client was closed, before or meanwhile.
         """
-        await self._running_session().connect()
+        await self._sessions.running().connect()
 
     async def close(self) -> None:
-        """Send what is queued, disconnect, and be closed for good, within ``close_timeout``.
+        """Send the queued messages, disconnect, and refuse further calls.
 
-        Messages that are not sent by then fail, and so does every result that is still awaited,
-        with :class:`bridgetask.errors.ClientClosed` or :class:`bridgetask.errors.Unconfirmed`. A
-        warning in the log says how many.
+        Takes ``close_timeout`` seconds at most. Messages that are not sent by then fail, and so do
+        all results that are still awaited, with :class:`bridgetask.errors.ClientClosed` or
+        :class:`bridgetask.errors.Unconfirmed`. A warning in the log says how many. Cancelling this
+        disconnects at once.
 
         :raises WrongEventLoop: the client belongs to another event loop that still runs.
         """
-        self._closed = True
-        with self._making:
-            session, self._session = self._session, None
-        if session is None or not session.usable:
-            return
-        if asyncio.get_running_loop() is not session.loop:
-            self._session = session
-            raise WrongEventLoop("the client belongs to another event loop than the one that runs")
-        for task in self._background:
-            task.cancel()
-        await session.close(self._close_timeout)
+        await self._sessions.close()
 
     async def __aenter__(self) -> Client:
         """Connect, so that the block is entered only if the broker is there; else close."""
@@ -361,123 +325,15 @@ class Client:
     ) -> None:
         await self.close()
 
-    def __del__(self, _warn: Any = warnings.warn) -> None:
-        session: Session | None = getattr(self, "_session", None)
-        if session is None or session.closed or not session.usable:
-            return
-        _warn(f"unclosed {self!r}", ResourceWarning, source=self)
-        try:
-            session.loop.call_soon_threadsafe(session.abort)
-        except RuntimeError:  # the loop was closed in this moment
-            session.closed = True
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._session else "idle"
-        return f"<Client of {self.app.main or 'a Celery app'} {state}>"
-
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._closed
+        return self._sessions.closed
 
-    # Within.
-
-    @property
-    def _wire(self) -> Wire:
-        """What builds messages: made at the first call, since the app may be configured late.
-
-        A forked process makes one of its own, so that results come to the one that sent the task.
-        """
-        if self._process == os.getpid():
-            return self._built_wire
-        with self._making:
-            if self._process != os.getpid():  # else another thread has made it meanwhile
-                self._built_wire = Wire.of(
-                    self.app,
-                    f"bridgetask.results.{uuid4()}",
-                    read_settings=self._read_settings,
-                    heartbeat=self._heartbeat,
-                    max_in_flight=self._max_in_flight,
-                    max_result_size=self._max_result_size,
-                )
-                self._process = os.getpid()  # last: it vouches for the wire
-            return self._built_wire
-
-    @property
-    def _reply_to(self) -> str:
-        return self._wire.recorder.reply_to
-
-    def _running_session(self) -> Session:
-        """Return the session of the event loop that runs."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise WrongEventLoop("no event loop is running: call this from a coroutine") from None
-        session = self._session_on(loop)
-        session.check_loop()
-        return session
-
-    def _session_on(self, loop: asyncio.AbstractEventLoop) -> Session:
-        """Return the session, making one that belongs to ``loop`` where there is none."""
-        self._check_open()
-        session = self._session
-        if session is not None and session.usable:
-            return session
-        with self._making:
-            self._check_open()
-            session = self._session  # another thread may have made it meanwhile
-            if session is None or not session.usable:
-                session = self._session = Session(
-                    self._wire,
-                    loop,
-                    self._connect,
-                    send_timeout=self._send_timeout,
-                    max_queued=self._max_queued,
-                )
-            return session
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClientClosed("the client is closed")
-
-    def _pop_on_cancel(self, options: dict[str, Any]) -> OnCancel:
-        if "on_cancel" in options:
-            return _checked_on_cancel(options.pop("on_cancel"))
-        return self._on_cancel
-
-    def _submit(self, session: Session, call: RecordedCall, on_cancel: OnCancel) -> Any:
-        submission = submission_of(self, session, call, on_cancel)
-        submission.start()
-        return submission.handle
-
-    def _handle_of_tree(self, session: Session, encoded: Any) -> AnyResult:
-        """Return the handle of what a task called, by what Celery's ``as_tuple`` left of it."""
-        return handle_of_tree(self, session, encoded)
-
-    def _revoke_in_background(self, task_id: str, *, terminate: bool) -> None:
-        """Revoke a task on behalf of somebody who was cancelled, and so can't wait for it."""
-        if self._closed:
-            return
-
-        async def revoke() -> None:
-            try:
-                await self.control.revoke(task_id, terminate=terminate)
-            except SendError as error:
-                logger.warning("Could not revoke the abandoned task %s: %s", task_id, error)
-
-        task = asyncio.get_running_loop().create_task(revoke())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def __repr__(self) -> str:
+        return str(self._sessions)
 
 
-def _checked_size(value: Any) -> int:
-    if not isinstance(value, int) or value <= 0:
-        raise InvalidOption("max_result_size", f"must be a positive number of bytes, not {value!r}")
-    return value
-
-
-def _checked_on_cancel(value: Any) -> OnCancel:
-    if value not in (None, "revoke", "terminate"):
-        raise InvalidOption("on_cancel", f"must be None, 'revoke' or 'terminate', not {value!r}")
-    checked: OnCancel = value
-    return checked
+def calls_of(client: Client) -> Calls:
+    """Return the internal interface of a client, for front ends that build on it."""
+    return client._calls

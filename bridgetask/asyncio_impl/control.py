@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from ..errors import InvalidOption
 from ..wire.control import check_own
-from .commands import run_commands
 from .inspect import Inspect
-
-if TYPE_CHECKING:
-    from .client import Client
 
 __all__ = ["Control"]
 
-#: What each worker said, by its name; None where no replies were asked for.
-Replies = list[dict[str, Any]] | None
+#: Runs a function on Celery's own control, and returns what that returns.
+RunControl: TypeAlias = Callable[[Callable[[Any], Any]], Awaitable[Any]]
+
+#: The reply of each worker, by its name; None where no replies were asked for.
+WorkerReplies: TypeAlias = list[dict[str, Any]] | None
 
 
 class Control:
     """Remote control of the workers.
 
-    Made by :attr:`bridgetask.Client.control`. Every method takes what Celery's takes, in the same
-    order, and returns what Celery's returns. ``kwargs`` are those of :meth:`broadcast`.
+    It is :attr:`bridgetask.Client.control`. Each method has the arguments of Celery's method of
+    that name, in the same order, and returns the same. ``kwargs`` are those of :meth:`broadcast`.
 
-    A command returns None once the broker has taken it, or the replies where ``reply=True``.
-    Where no worker is up to hear it, it raises :class:`bridgetask.errors.NotRoutable`: workers
-    that start later will not know of it. What asks for replies, as ``ping`` does, returns an empty
-    list at once instead.
+    A command returns None once the broker has taken it, or the replies where ``reply=True``. Where
+    no worker is up, it raises :class:`bridgetask.errors.NotRoutable`, since workers that start
+    later do not receive it; but a method that asks for replies, as ``ping`` does, returns an empty
+    list at once.
 
-    Replies are returned as soon as every worker in ``destination`` has answered, or ``limit``
-    have; else after ``timeout`` seconds, since RabbitMQ does not tell how many workers there are.
+    Replies are returned as soon as all workers in ``destination`` have answered, or ``limit``
+    workers have; otherwise after ``timeout`` seconds, since RabbitMQ does not tell how many
+    workers there are.
 
-    Cancelling a method leaves it open whether its command goes out, and each raises what
-    :meth:`broadcast` raises.
+    Each method raises what :meth:`broadcast` raises. If a method is cancelled, its command may or
+    may not have been sent.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, run: RunControl) -> None:
+        self._run = run
 
     def inspect(
         self,
@@ -51,9 +51,11 @@ class Control:
         pattern: str | None = None,
         matcher: str | None = None,
     ) -> Inspect:
-        """Return what asks workers about themselves; see :class:`bridgetask.Inspect`.
+        """Return an :class:`bridgetask.Inspect`, which asks workers about themselves.
 
-        The arguments are those of :meth:`broadcast`, for all questions that are asked by it.
+        The arguments are those of :meth:`broadcast`. They apply to all its questions.
+
+        :raises InvalidOption: ``connection`` or ``app`` is given.
         """
         check_own("connection", connection)
         if app is not None:
@@ -82,22 +84,22 @@ class Control:
         pattern: str | None = None,
         matcher: str | None = None,
         **extra_kwargs: Any,
-    ) -> Replies:
-        """Send any command, those that the workers define themselves included.
+    ) -> WorkerReplies:
+        """Send a command, one of Celery's or one that the workers define.
 
         :param command: the command's name.
         :param arguments: its arguments; ``extra_kwargs`` are added to them.
-        :param destination: the names of the workers that shall obey; None means all.
+        :param destination: the names of the workers that shall run it; None means all.
         :param reply: whether to wait for replies, and return them.
         :param timeout: seconds to wait for replies, from when the broker has the command. None
             waits until there are as many as ``limit`` or ``destination`` says.
         :param limit: how many replies are enough.
         :param callback: called with each reply as it comes.
-        :param pattern: which workers shall obey, by their names; goes with ``matcher``.
+        :param pattern: the workers that shall run it, by their names; goes with ``matcher``.
         :param matcher: how to read the pattern: ``"glob"`` or ``"pcre"``.
         :param connection: not used, like ``channel``: the client has its own.
-        :returns: ``[{"worker@host": what it said}, ...]``, or None without ``reply``.
-        :raises NotRoutable: no worker is up to hear the command, and no replies were asked for.
+        :returns: ``[{"worker@host": its reply}, ...]``, or None without ``reply``.
+        :raises NotRoutable: no worker is up, and no replies were asked for.
         :raises SendError: the command could not be sent.
         :raises ResultUnavailable: the connection was lost while replies were awaited.
         :raises InvalidOption: an argument can't be used; nothing was sent.
@@ -127,12 +129,12 @@ class Control:
         terminate: bool = False,
         signal: str | None = "SIGTERM",
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers not to run one task or several.
 
-        Results of these tasks that are awaited here resolve as revoked at once, except for tasks
-        that are known to run already, unless ``terminate``. Where only some workers are told, by
-        ``destination`` or ``pattern``, it is left to them to report the task as revoked.
+        Results of these tasks that are awaited here resolve as revoked at once. Those of tasks that
+        are known to run already do so only with ``terminate``. Where ``destination`` or ``pattern``
+        selects workers, results resolve when a worker reports the task as revoked.
 
         :param terminate: whether to kill the process that runs a task, too.
         :param signal: the signal for that.
@@ -146,11 +148,15 @@ class Control:
         terminate: bool = False,
         signal: str | None = "SIGTERM",
         **kwargs: Any,
-    ) -> Replies:
-        """Tell workers not to run tasks that are stamped so: ``{"stamp": "value"}``, or a list.
+    ) -> WorkerReplies:
+        """Tell workers not to run tasks that have one of these stamps.
 
         Results resolve as with :meth:`revoke`, where this client sent the stamped task itself.
-        The later steps of a chain are sent by workers, and resolve when one discards them.
+        Workers send the later steps of a chain, whose results resolve when a worker discards them.
+
+        :param headers: stamps and their values: ``{"stamp": "value"}``, or a list of values.
+        :param terminate: whether to kill the processes that run such tasks, too.
+        :param signal: the signal for that.
         """
         return await self._call(
             "revoke_by_stamped_headers", headers, destination, terminate, signal, **kwargs
@@ -162,7 +168,7 @@ class Control:
         destination: Sequence[str] | None = None,
         signal: str | None = "SIGTERM",
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Revoke tasks, and kill the processes that run them."""
         return await self._call("terminate", task_id, destination, signal, **kwargs)
 
@@ -172,7 +178,7 @@ class Control:
         rate_limit: float | str,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Limit how often workers start a task.
 
         :param task_name: the task's name.
@@ -187,7 +193,7 @@ class Control:
         hard: float | None = None,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Set the time limits of a task, in seconds.
 
         :param task_name: the task's name.
@@ -213,10 +219,10 @@ class Control:
     async def ping(
         self, destination: Sequence[str] | None = None, timeout: float | None = 1.0, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Ask workers whether they are there.
+        """Ask workers for a sign of life.
 
         :param timeout: seconds to wait for replies.
-        :returns: ``[{"worker@host": {"ok": "pong"}}, ...]``; empty if nobody answered in time.
+        :returns: ``[{"worker@host": {"ok": "pong"}}, ...]``; empty if none came in time.
         """
         return await self._call("ping", destination, timeout, **kwargs) or []
 
@@ -229,10 +235,10 @@ class Control:
         options: Mapping[str, Any] | None = None,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to consume one more queue.
 
-        :param options: more of what ``kombu.Queue.from_dict`` takes.
+        :param options: further arguments of ``kombu.Queue.from_dict``.
         """
         return await self._call(
             *("add_consumer", queue, exchange, exchange_type, routing_key, options, destination),
@@ -241,31 +247,31 @@ class Control:
 
     async def cancel_consumer(
         self, queue: str, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
-        """Tell workers to consume a queue no longer."""
+    ) -> WorkerReplies:
+        """Tell workers to stop consuming a queue."""
         return await self._call("cancel_consumer", queue, destination, **kwargs)
 
     async def enable_events(
         self, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to send events about tasks."""
         return await self._call("enable_events", destination, **kwargs)
 
     async def disable_events(
         self, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to send no events about tasks."""
         return await self._call("disable_events", destination, **kwargs)
 
     async def pool_grow(
         self, n: int = 1, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to add ``n`` processes to their pools."""
         return await self._call("pool_grow", n, destination, **kwargs)
 
     async def pool_shrink(
         self, n: int = 1, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to take ``n`` processes from their pools."""
         return await self._call("pool_shrink", n, destination, **kwargs)
 
@@ -276,49 +282,51 @@ class Control:
         reloader: Any = None,
         destination: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> Replies:
+    ) -> WorkerReplies:
         """Tell workers to restart their pools, which needs ``worker_pool_restarts``.
 
-        :param modules: what to import first.
-        :param reload: whether to import again what is imported already.
-        :param reloader: what does that; it must be something that can be serialised.
+        :param modules: the names of modules to import first.
+        :param reload: whether to import modules again that are imported already.
+        :param reloader: a function that does that; it must be serialisable.
         """
         return await self._call("pool_restart", modules, reload, reloader, destination, **kwargs)
 
     async def autoscale(
         self, max: int, min: int, destination: Sequence[str] | None = None, **kwargs: Any
-    ) -> Replies:
-        """Set between how many processes the pools of workers grow and shrink by themselves.
+    ) -> WorkerReplies:
+        """Set the limits within which the pools of workers grow and shrink by themselves.
 
-        :param max: how many there may be.
-        :param min: how many there always are.
+        :param max: the largest number of processes.
+        :param min: the smallest number of processes.
         """
         return await self._call("autoscale", max, min, destination, **kwargs)
 
-    async def shutdown(self, destination: Sequence[str] | None = None, **kwargs: Any) -> Replies:
-        """Tell workers to end, once the tasks that they run have."""
+    async def shutdown(
+        self, destination: Sequence[str] | None = None, **kwargs: Any
+    ) -> WorkerReplies:
+        """Tell workers to end, once the tasks that they run have ended."""
         return await self._call("shutdown", destination, **kwargs)
 
-    async def heartbeat(self, destination: Sequence[str] | None = None, **kwargs: Any) -> Replies:
+    async def heartbeat(
+        self, destination: Sequence[str] | None = None, **kwargs: Any
+    ) -> WorkerReplies:
         """Tell workers to send a heartbeat event at once."""
         return await self._call("heartbeat", destination, **kwargs)
 
     async def election(
         self, id: str, topic: str, action: Any = None, connection: None = None
-    ) -> Replies:
-        """Have workers elect one of them, which then does ``action``. For workers' extensions."""
+    ) -> WorkerReplies:
+        """Make workers elect one of them, which then does ``action``. For workers' extensions."""
         return await self._call("election", id, topic, action, connection)
 
     # Within.
 
-    async def _call(self, name: str, *args: Any, **kwargs: Any) -> Replies:
+    async def _call(self, name: str, *args: Any, **kwargs: Any) -> WorkerReplies:
         """Call a method of Celery's control."""
         if bool(kwargs.get("pattern")) != bool(kwargs.get("matcher")):
-            # Celery would send it to all workers.
+            # With one of them, Celery would send it to all workers.
             raise InvalidOption("pattern", "and matcher must be given together")
-        replies: Replies = await self._run(lambda control: getattr(control, name)(*args, **kwargs))
+        replies: WorkerReplies = await self._run(
+            lambda control: getattr(control, name)(*args, **kwargs)
+        )
         return replies
-
-    async def _run(self, call: Callable[[Any], Any]) -> Any:
-        session = self._client._running_session()
-        return await run_commands(session, self._client._wire.mailbox.converse(call))

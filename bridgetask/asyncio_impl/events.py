@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from ..core.completion import Completion
 from ..errors import BridgetaskError, InvalidOption
 from ..wire.events import EventCapture
+from .session import Session
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.events.state import State
 
-    from ..core.protocols import Subscription
-    from .client import Client
-    from .session import Session
+    from ..core.receiving import Subscription
 
-__all__ = ["Events", "capture_events"]
+__all__ = ["Events", "capture_events", "close_soon"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -34,16 +34,16 @@ class Events(AsyncIterator[dict[str, Any]]):
         async for event in client.events():
             print(event["type"], event.get("uuid"))
 
-        # Captures from here on, whatever is read when.
+        # Captures from here on, whenever the events are read.
         async with client.events(["task-succeeded", "task-failed"]) as events:
             await client.control.enable_events()
             async for event in events:
                 print(events.state.tasks[event["uuid"]].info())
 
-    Made by :meth:`bridgetask.Client.events`. Leaving the block or the loop, or dropping this, ends
-    the capture and deletes its queue. Cancelling an iteration harms nothing, and it can be
-    continued. Where the connection is lost, it is opened again; what workers send meanwhile is
-    missed, which is logged as a warning.
+    Made by :meth:`bridgetask.Client.events`. The capture ends, and its queue is deleted, when the
+    block or the loop is left or this is dropped. Cancelling an iteration harms nothing, and it can
+    be continued. A lost connection is opened again; events that workers send meanwhile are missed,
+    which is logged as a warning.
 
     Follows ``celery.events.receiver.EventReceiver``.
     """
@@ -58,19 +58,21 @@ class Events(AsyncIterator[dict[str, Any]]):
 
     @property
     def dropped(self) -> int:
-        """How many events were dropped, the oldest first, as nobody took them in time."""
+        """How many events were dropped, the oldest first, since too many waited to be read."""
         return self._stream.dropped
 
     @property
     def interruptions(self) -> int:
-        """How often the capture was interrupted. Events that were sent meanwhile are missed."""
+        """How often the connection was lost. Events that were sent meanwhile are missed."""
         return self._stream.interruptions
 
     async def start(self) -> None:
         """Return once no event is missed any more. Iterating does that by itself.
 
+        If this is cancelled, it can be called again.
+
         :raises BrokerUnreachable: no broker could be connected to within ``send_timeout``.
-        :raises Refused: the broker said no.
+        :raises Refused: the broker refused to connect, or to declare the queue.
         """
         await self._stream.start()
 
@@ -91,7 +93,7 @@ class Events(AsyncIterator[dict[str, Any]]):
         await self.aclose()
 
     def __anext__(self) -> Coroutine[Any, Any, dict[str, Any]]:
-        # No coroutine of this object's own: the traceback of a cancelled one would hold it.
+        # A coroutine of this object's own would hold it, by the traceback of a cancelled one.
         return self._stream.next()
 
     def __del__(self) -> None:
@@ -102,15 +104,19 @@ class Events(AsyncIterator[dict[str, Any]]):
 
 
 def capture_events(
-    client: Client,
+    app: Celery,
+    running: Callable[[], Session],
+    wake: Callable[[], Awaitable[object]],
     types: Collection[str] | None,
     routing_key: str,
     wakeup: bool,
     buffer_limit: int,
     state: State | None,
 ) -> Events:
-    """Return a capture that is yet to be started.
+    """Return a capture that is yet to be started; see :meth:`bridgetask.Client.events`.
 
+    :param running: returns the session of the event loop that runs.
+    :param wake: makes workers send a heartbeat; called where ``wakeup`` is set.
     :raises InvalidOption: naming the argument that can't be used.
     """
     if types is not None and (isinstance(types, str) or not isinstance(types, Collection)):
@@ -123,29 +129,34 @@ def capture_events(
         )
     if state is not None and not callable(getattr(state, "event", None)):
         raise InvalidOption("state", f"must be a celery.events.state.State, not {state!r}")
-    capture = EventCapture(client.app, routing_key, state)
-    return Events(_Stream(client, capture, types, buffer_limit, wakeup))
+    capture = EventCapture(app, routing_key, state)
+    return Events(_Stream(running, capture, types, buffer_limit, wake if wakeup else None))
+
+
+def close_soon(events: Events) -> None:
+    """End a capture without waiting for that. Any thread may call this."""
+    events._stream.close_soon()
 
 
 class _Stream:
-    """What works for an :class:`Events`, and does not hold it: that may be dropped at any time."""
+    """Captures for an :class:`Events`, and does not refer to it, so that it may be dropped."""
 
     def __init__(
         self,
-        client: Client,
+        running: Callable[[], Session],
         capture: EventCapture,
         types: Collection[str] | None,
         buffer_limit: int,
-        wakeup: bool,
+        wake: Callable[[], Awaitable[object]] | None,
     ) -> None:
         self.capture = capture
         self.dropped: int = 0
         self.interruptions: int = 0
-        self._client = client
+        self._running = running
         self._types = types
         self._buffer: deque[dict[str, Any]] = deque()
         self._buffer_limit = buffer_limit
-        self._wakeup = wakeup
+        self._wake = wake
         self._news = Completion()
         self._dropping = False
         self._error: BridgetaskError | None = None
@@ -165,7 +176,7 @@ class _Stream:
     async def _begin(self) -> None:
         async with self._ending:
             if self._session is None:
-                self._session = self._client._running_session()
+                self._session = self._running()
             if self._subscription is None:
                 self._subscription = self._session.subscribe(self.capture, self)
             self._session.check_loop()
@@ -173,7 +184,7 @@ class _Stream:
             subscription = self._subscription
             await self._session.start(subscription)
             if subscription is self._subscription:  # else this was closed meanwhile
-                self._started = True  # from now on it sees to it by itself
+                self._started = True  # from now on the subscription starts itself again
 
     async def next(self) -> dict[str, Any]:
         while not self._buffer:
@@ -203,7 +214,7 @@ class _Stream:
                 await self._session.unsubscribe(subscription)
 
     def close_soon(self) -> None:
-        """Close where nobody can wait for it, in whatever thread that is."""
+        """Close without waiting for that. Any thread may call this."""
         if self._session is None or self._closed or self._error is not None:
             return
         with suppress(RuntimeError):  # the loop was closed in this moment
@@ -212,7 +223,7 @@ class _Stream:
     def _start_closing(self) -> None:
         self._closing = asyncio.get_running_loop().create_task(self.close())
 
-    # What the transport tells:
+    # Called by the transport; see EventListener:
 
     def push(self, event: dict[str, Any]) -> None:
         if self._types is not None and event["type"] not in self._types:
@@ -229,8 +240,9 @@ class _Stream:
         self._news.complete()
 
     def consuming(self) -> None:
-        if self._wakeup and (self._waking is None or self._waking.done()):
-            self._waking = asyncio.get_running_loop().create_task(self._wake_workers())
+        if self._wake is not None and (self._waking is None or self._waking.done()):
+            waking = self._wake_workers(self._wake)
+            self._waking = asyncio.get_running_loop().create_task(waking)
 
     def interrupted(self) -> None:
         self.interruptions += 1
@@ -242,8 +254,8 @@ class _Stream:
         if self._waking is not None:
             self._waking.cancel()
 
-    async def _wake_workers(self) -> None:
+    async def _wake_workers(self, wake: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self._client.control.heartbeat()
-        except BridgetaskError as error:  # they will tell of themselves sooner or later
+            await wake()
+        except BridgetaskError as error:  # they send a heartbeat now and then by themselves
             logger.debug("Could not wake the workers: %s", error)

@@ -7,16 +7,17 @@ from typing import Any
 
 __all__ = ["Inspect"]
 
-#: What each worker said, by its name; None where nobody did.
+#: The answer of each worker, by its name; None where none answered.
 ByWorker = dict[str, Any] | None
 
 
 class Inspect:
     """Asks workers about themselves.
 
-    Made by :meth:`bridgetask.Control.inspect`, which says whom to ask, and for how long. Every
-    method returns ``{"worker@host": what it said, ...}``, or None if nobody answered in time; at
-    once if no worker is up. Each raises what :meth:`bridgetask.Control.broadcast` raises.
+    Made by :meth:`bridgetask.Control.inspect`, whose arguments say which workers to ask, and how
+    long to wait. Each method returns ``{"worker@host": its answer, ...}``, or None if none answered
+    in time; at once if no worker is up. Each raises what :meth:`bridgetask.Control.broadcast`
+    raises. If a method is cancelled, its question may or may not have been sent.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Inspect:
         return await self._call("revoked")
 
     async def query_task(self, *ids: Any) -> ByWorker:
-        """Return what workers know of tasks, by their ids."""
+        """Return the tasks that workers know among those with these ids."""
         return await self._call("query_task", *ids)
 
     async def registered(self, *taskinfoitems: str) -> ByWorker:
@@ -57,9 +58,9 @@ class Inspect:
         return await self._call("registered_tasks", *taskinfoitems)
 
     async def ping(self, destination: Any = None) -> ByWorker:
-        """Ask workers whether they are there.
+        """Ask workers for a sign of life.
 
-        :param destination: whom to ask this time.
+        :param destination: the names of the workers to ask this time.
         """
         return await self._call("ping", destination)
 
@@ -68,13 +69,13 @@ class Inspect:
         return await self._call("stats")
 
     async def report(self) -> ByWorker:
-        """Return what versions and settings workers run with, as text."""
+        """Return the versions and settings that workers run with, as text."""
         return await self._call("report")
 
     async def conf(self, with_defaults: bool = False) -> ByWorker:
         """Return the configuration of workers.
 
-        :param with_defaults: whether to show what is as it is by default.
+        :param with_defaults: whether to show settings that have their default values.
         """
         return await self._call("conf", with_defaults)
 
@@ -87,14 +88,15 @@ class Inspect:
         return await self._call("clock")
 
     async def hello(self, from_node: str, revoked: Any = None) -> ByWorker:
-        """Greet workers as another worker does: tell of revoked tasks, and be told.
+        """Exchange revoked tasks with workers, as a worker does that starts.
 
-        :param from_node: the name to greet them by. One of that name does not answer.
+        :param from_node: the name to do that under. A worker of this name does not answer.
+        :param revoked: revoked tasks to tell them of.
         """
         return await self._call("hello", from_node, revoked)
 
     async def memsample(self) -> ByWorker:
-        """Have workers take a sample of their memory, which needs psutil there."""
+        """Make workers take a sample of their memory, which needs psutil there."""
         return await self._call("memsample")
 
     async def memdump(self, samples: int = 10) -> ByWorker:
@@ -105,16 +107,16 @@ class Inspect:
         return await self._call("memdump", samples)
 
     async def objgraph(self, type: str = "Request", n: int = 200, max_depth: int = 10) -> ByWorker:
-        """Have workers draw a graph of uncollected objects, which needs objgraph there.
+        """Make workers draw a graph of uncollected objects, which needs objgraph there.
 
         :param type: the class of the objects to draw.
         :param n: how many to draw at most.
-        :param max_depth: how far to follow what refers to them.
+        :param max_depth: how many references to follow from each.
         """
         return await self._call("objgraph", type, n, max_depth)
 
     async def _call(self, name: str, *args: Any) -> ByWorker:
-        """Call a method of Celery's Inspect, made anew: one of them changes it."""
+        """Call a method of Celery's Inspect, a new one each time, since ``ping`` changes it."""
 
         def call(control: Any) -> Any:
             return getattr(control.inspect(app=control.app, **self._options), name)(*args)

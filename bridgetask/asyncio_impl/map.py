@@ -1,19 +1,16 @@
-"""Many calls of one task, with a bounded number of them in flight."""
+"""Calls a task with each item of an iterable, with a bounded number of calls in flight."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.completion import Completion
 from ..errors import InvalidOption
-from .result import AsyncResult
-
-if TYPE_CHECKING:
-    from .client import Client
+from .handle import Handle, abandon, check_result_can_come, hold, when_done
 
 __all__ = ["map_calls"]
 
@@ -22,16 +19,17 @@ _PER_TURN = 20
 
 
 async def map_calls(
-    client: Client,
-    task: Any,
+    call: Callable[[Any], Handle],
     iterable: Iterable[Any] | AsyncIterable[Any],
     *,
     limit: int,
     ordered: bool,
     return_exceptions: bool,
-    options: Mapping[str, Any],
 ) -> AsyncIterator[Any]:
-    """Yield the task's value for each item; see :meth:`bridgetask.Client.map`."""
+    """Yield a value for each item; see :meth:`bridgetask.Client.map`.
+
+    :param call: calls the task with an item.
+    """
     if not isinstance(limit, int) or limit < 1:
         raise InvalidOption("limit", f"must be a whole number from 1 on, not {limit!r}")
     in_flight = _InFlight(ordered)
@@ -45,49 +43,48 @@ async def map_calls(
                 except StopAsyncIteration:
                     exhausted = True
                     break
-                in_flight.add(client.apply_async(task, (item,), **options))
+                in_flight.add(call(item))
                 if len(in_flight.calls) % _PER_TURN == 0:
                     await asyncio.sleep(0)
             if not in_flight.calls:
                 return
             yield await _value(await in_flight.next(), return_exceptions)
     finally:
-        for call in in_flight.calls:
-            call._abandoned()
+        abandon(in_flight.calls)
 
 
 class _InFlight:
-    """The calls whose values have not been asked for yet."""
+    """The calls whose values were not yielded yet."""
 
     def __init__(self, ordered: bool) -> None:
         self._ordered = ordered
-        self._ended: deque[AsyncResult[Any]] = deque()
+        self._ended: deque[Handle] = deque()
         self._news = Completion()
-        self.calls: deque[AsyncResult[Any]] = deque()
+        self.calls: deque[Handle] = deque()
 
-    def add(self, call: AsyncResult[Any]) -> None:
-        call._check_result_can_come()
+    def add(self, call: Handle) -> None:
+        check_result_can_come(call)
         self.calls.append(call)
         if not self._ordered:
-            call._when_done(partial(self._note_end, call))
+            when_done(call, partial(self._note_end, call))
 
-    def _note_end(self, call: AsyncResult[Any]) -> None:
+    def _note_end(self, call: Handle) -> None:
         self._ended.append(call)
         self._news.complete()
 
-    async def next(self) -> AsyncResult[Any]:
-        """Return the call to ask for its value next: the first one, or the first that ended."""
+    async def next(self) -> Handle:
+        """Return the call whose value is to be yielded next: the first, or the first to end."""
         if self._ordered:
             return self.calls.popleft()
         while not self._ended:
             self._news = Completion()
-            await self.calls[0]._hold(self._news)
+            await hold(self.calls[0], self._news)
         call = self._ended.popleft()
         self.calls.remove(call)
         return call
 
 
-async def _value(call: AsyncResult[Any], return_exceptions: bool) -> Any:
+async def _value(call: Handle, return_exceptions: bool) -> Any:
     try:
         return await call.get()
     except Exception as error:

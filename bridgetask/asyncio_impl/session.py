@@ -1,4 +1,4 @@
-"""What a client has while it runs: everything that belongs to one event loop and one process."""
+"""The part of a client that belongs to one event loop: connections, messages, outcomes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ..core.backlog import Backlog
 from ..core.completion import Completion
+from ..core.outbox import Outbox
 from ..core.outcomes import Outcome, PendingResults
-from ..core.protocols import (
-    ControlChannel,
-    EventListener,
-    ResultSource,
-    ResultStore,
-    Sender,
-    Subscription,
-    Transports,
-)
+from ..core.plugs import BackendPlug, SessionContext
+from ..core.receiving import EventListener, ResultStore, Subscription
 from ..core.replies import PendingReplies
 from ..errors import (
     BackendError,
@@ -33,17 +27,15 @@ from ..errors import (
     ResultUnavailable,
     WrongEventLoop,
 )
-from ..wire.codec import Wire
+from ..transports.plugs import Plugs
+from ..wire.codec import Codec
 from ..wire.control import Purge
 from ..wire.events import EventCapture
 from ..wire.message import OutgoingMessage
 
-__all__ = ["Connect", "Session"]
+__all__ = ["Session"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-#: Makes the transports of a session.
-Connect = Callable[[Wire, PendingResults, PendingReplies, asyncio.AbstractEventLoop], Transports]
 
 #: Seconds that disconnecting may take when the event loop ends under an open client.
 _AT_LOOP_END = 1.0
@@ -54,7 +46,9 @@ _of_the_parent: list[Session] = []
 
 
 def _leave_the_parents_alone() -> None:
-    """Hold what a fork duplicated for good: to collect its sockets would unregister the parent's.
+    """Keep the parent's sessions alive in the child for ever.
+
+    Collecting their sockets would unregister those of the parent.
 
     Both processes share the event loop's epoll.
     """
@@ -76,18 +70,21 @@ async def _wait_for_all_but(tasks: set[asyncio.Task[Any]]) -> None:
 class Session:
     """Connections, the queue of messages, and the results that are waited for.
 
-    :param connect: makes the transports.
+    :param plugs: the broker and the backend.
+    :param codec: what builds and reads messages.
     :param send_timeout: seconds that a message may take until the broker has confirmed it.
-    :param max_queued: how many messages may wait for that.
+    :param max_in_flight: how many messages may be published without a confirm.
+    :param max_queued: how many messages may wait for a confirm in all.
     """
 
     def __init__(
         self,
-        wire: Wire,
+        plugs: Plugs,
+        codec: Codec,
         loop: asyncio.AbstractEventLoop,
-        connect: Connect,
         *,
         send_timeout: float,
+        max_in_flight: int,
         max_queued: int,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
@@ -96,14 +93,16 @@ class Session:
         self.replies: PendingReplies = PendingReplies()
         self.backlog: Backlog = Backlog(max_queued)
         self.closed: bool = False
-        self._wire = wire
+        #: The result backend, and what it can do.
+        self.backend: BackendPlug = plugs.backend
         self._send_timeout = send_timeout
-        transports = connect(wire, self.pending, self.replies, loop)
-        self._sender: Sender = transports.sender
-        self._results: ResultSource = transports.results
-        self._control: ControlChannel = transports.control
-        #: Where results are stored; None by ``rpc://``.
-        self.store: ResultStore | None = transports.store
+        broker, self._results, store = plugs.connect(
+            SessionContext(codec, self.pending, self.replies, loop)
+        )
+        self._control = broker.control
+        #: Where results are stored, if they are.
+        self.store: ResultStore | None = store
+        self._outbox = Outbox(broker.publisher, store, loop, max_in_flight=max_in_flight)
         self._subscriptions: dict[Subscription, EventListener] = {}
         self._guard: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -161,8 +160,8 @@ class Session:
         """
         deadline = self.loop.time() + self._send_timeout
         async with self._in_time(deadline):
-            await self._sender.connect()
-        if self._wire.settings.results.unavailable is None:
+            await self._outbox.connect()
+        if self.backend.unavailable is None:
             unreachable = BrokerUnreachable if self.store is None else BackendUnreachable
             async with self._in_time(deadline, unreachable):
                 await self._results.prepare()
@@ -204,7 +203,7 @@ class Session:
         :param receives: whether results may come once it is sent, of tasks that are expected.
         """
         deadline = self.loop.time() + self._send_timeout
-        self._sender.send(message, delivery, deadline, self._results if receives else None)
+        self._outbox.send(message, delivery, deadline, self._results if receives else None)
 
     async def watch(self, outcome: Outcome) -> None:
         """Return once a result that is stored by now is delivered, and a later one will be.
@@ -243,16 +242,18 @@ class Session:
         """How many workers there are, where that is known."""
         return self._control.workers
 
-    async def command(self, message: OutgoingMessage, *, replies: bool) -> None:
+    async def command(self, message: OutgoingMessage, *, replies: bool) -> int | None:
         """Send a command to workers; return once the broker has confirmed it.
 
         :param replies: whether it goes only once replies can arrive.
+        :returns: how many workers have received it, where the broker tells.
         :raises SendError: it has not.
         """
         delivery = Completion()
         deadline = self.loop.time() + self._send_timeout
-        self._sender.send(message, delivery, deadline, self._control if replies else None)
+        self._outbox.send(message, delivery, deadline, self._control if replies else None)
         await delivery.wait()
+        return delivery.receivers
 
     async def purge(self, purge: Purge) -> int:
         """Empty a queue; return how many messages were in it.
@@ -298,7 +299,7 @@ class Session:
             self._end_subscriptions()
             async with asyncio.timeout_at(deadline):
                 await asyncio.gather(
-                    self._sender.close(), self._close_receivers(), return_exceptions=True
+                    self._outbox.close(), self._close_receivers(), return_exceptions=True
                 )
         except TimeoutError:
             pass
@@ -311,8 +312,9 @@ class Session:
             async with asyncio.timeout_at(deadline):
                 while self._background:
                     await asyncio.wait(self._background)
-                await self._sender.drain()
-        unsent, awaited = self._sender.queued, self.pending.awaited
+                await self._outbox.drain()
+                await self._results.settle()
+        unsent, awaited = self._outbox.queued, self.pending.awaited
         if unsent or awaited:
             logger.warning(
                 "Closing abandons %d messages without a confirm, and %d awaited results",
@@ -335,7 +337,7 @@ class Session:
             self._guard.cancel()
         for task in self._background:
             task.cancel()
-        self._sender.abort()
+        self._outbox.abort()
         self._results.abort()
         self._control.abort()
         self.pending.fail_all(ClientClosed("the client was closed while the result was awaited"))

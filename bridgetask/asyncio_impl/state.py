@@ -1,24 +1,60 @@
-"""What is known of a task, without I/O."""
+"""What is known of a task, or of a group. Nothing here waits or does I/O."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import Any
 
 from ..core.outcomes import Outcome
 from ..wire.results import FAILURE, PENDING, SUCCESS
 
-__all__ = ["TaskState"]
+__all__ = ["State", "TaskState"]
 
 
-class TaskState:
-    """The last that was reported of a task. Nothing here waits or does I/O."""
+class State(ABC):
+    """What is known of a task or a group. It equals its id, and what has the same id and class."""
 
-    __slots__ = ("_name", "_outcome")
+    __slots__ = ()
 
-    def __init__(self, outcome: Outcome, name: str | None) -> None:
-        self._outcome = outcome
-        self._name = name
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """The id of the task or of the group."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Return whether it has ended, well or not."""
+
+    @abstractmethod
+    def successful(self) -> bool:
+        """Return whether it returned a value."""
+
+    @abstractmethod
+    def failed(self) -> bool:
+        """Return whether it raised an exception."""
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, type(self)):
+            return other.id == self.id
+        return self.id == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class TaskState(State):
+    """The latest update of a task."""
+
+    __slots__ = ()
+
+    #: What is known of the task. The class below this one has it.
+    _outcome: Outcome
+    #: The task's name, where the call said it.
+    _name: str | None
 
     @property
     def id(self) -> str:
@@ -29,7 +65,7 @@ class TaskState:
 
     @property
     def state(self) -> str:
-        """The state that was reported last, by Celery's names; ``PENDING`` before any."""
+        """The state that was reported last, named as in Celery; ``PENDING`` before any."""
         update = self._outcome.update
         return update.state if update is not None else PENDING
 
@@ -54,7 +90,7 @@ class TaskState:
 
     @property
     def name(self) -> str | None:
-        """The task's name; for one that was sent elsewhere only with ``result_extended``."""
+        """The task's name. Of a task that was sent elsewhere, only with ``result_extended``."""
         return self._name or self._meta("name")
 
     @property
@@ -87,7 +123,7 @@ class TaskState:
 
     @property
     def date_done(self) -> datetime | None:
-        """When the task ended, in UTC, where the backend keeps that, or None."""
+        """The time when the task ended, in UTC; None where the backend does not keep that."""
         date = self._meta("date_done")
         return datetime.fromisoformat(date) if isinstance(date, str) else date
 

@@ -1,29 +1,28 @@
-"""A call on its way: the handles that stand for it, and the messages that they hang on."""
+"""Turns a recorded call into handles, and hands its messages to the session."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ..core.completion import Completion
 from ..core.delivery import Delivery, JointDelivery
 from ..errors import BridgetaskError, ClientClosed, InvalidOption, NotSent
 from ..wire.canvas import is_group_result
 from ..wire.message import OutgoingMessage
-from ..wire.recorder import RecordedCall
+from ..wire.recorder import RecordedCall, Recorder
 from ..wire.results import from_eager_result, is_eager_result
 from .group import GroupResult
-from .result import AnyResult, AsyncResult, OnCancel
+from .handle import Caller, Handle, OnCancel
+from .members import Members
+from .result import AsyncResult
 from .session import Session
-
-if TYPE_CHECKING:
-    from .client import Client
 
 __all__ = ["Submission", "submission_of"]
 
-#: Messages, and the tasks among them whose results come here.
+#: Messages, and the ids of the tasks among them whose results come here.
 _Batch: TypeAlias = tuple[list[tuple[OutgoingMessage, Completion]], list[str]]
 
 #: How many members of a large group are called in one turn of the event loop.
@@ -33,46 +32,58 @@ _AHEAD = 1000
 
 
 def submission_of(
-    client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
+    caller: Caller,
+    session: Session,
+    recorder: Recorder,
+    call: RecordedCall,
+    on_cancel: OnCancel,
 ) -> Submission:
-    """Return what sends a recorded call.
+    """Return the submission of a recorded call.
 
-    :param on_cancel: what cancelling the last one who waits does.
+    :param recorder: the recorder that recorded it.
+    :param on_cancel: what cancelling the last waiter does.
+    :raises InvalidOption: the call wants a result, and the result backend is not supported.
     :raises Overloaded: too many messages wait to be sent already.
     """
     kind = Submission if call.rest is None else _GrowingSubmission
-    return kind(client, session, call, on_cancel)
+    return kind(caller, session, recorder, call, on_cancel)
 
 
 class Submission:
-    """One recorded call, from its handle to its last message."""
+    """Makes the handles of one recorded call, and sends its messages once it is started."""
 
     def __init__(
-        self, client: Client, session: Session, call: RecordedCall, on_cancel: OnCancel
+        self,
+        caller: Caller,
+        session: Session,
+        recorder: Recorder,
+        call: RecordedCall,
+        on_cancel: OnCancel,
     ) -> None:
         session.backlog.check()
-        self._client = client
+        self._caller = caller
         self._session = session
+        self._recorder = recorder
         self._call = call
         self._on_cancel = on_cancel
-        self._recorder = client._wire.recorder
         self._messages: dict[str, OutgoingMessage] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._outgoing: list[tuple[OutgoingMessage, Completion]] = []
         self._to_receive: list[str] = []
         self._take(call.messages)
-        self.handle: AnyResult = self._handle(call.result)
+        #: The handle of the call: for a group a GroupResult, else an AsyncResult.
+        self.handle: Any = self._handle(call.result)
         session.backlog.add(delivery for _, delivery in self._outgoing)
 
     def start(self) -> None:
-        """Send what is recorded so far. Runs on the event loop."""
+        """Send the messages recorded so far. Runs on the session's event loop."""
         self._session.pending.expects_links = self._recorder.links_used
         self._flush()
 
     # The messages.
 
     def _take(self, messages: list[OutgoingMessage]) -> None:
-        """Take messages, for those handles that are made next."""
+        """Make deliveries of messages, for the handles that are made next."""
         self._messages.clear()
         self._deliveries.clear()
         for message in messages:
@@ -102,51 +113,52 @@ class Submission:
 
     # The handles.
 
-    def _handle(self, result: Any, carrier: Delivery | None = None) -> Any:
+    def _handle(self, result: Any, carrier: Delivery | None = None) -> Handle:
         """Return the handle for a result of Celery's, with those of its parents and members.
 
-        :param carrier: the message that the task hangs on where it has none of its own, since a
-            worker will send that.
+        :param carrier: the message before this one. A worker sends the tasks that have no message
+            here; so they fail with the message before them.
         """
-        line = [result]
-        while line[-1].parent is not None:
-            line.append(line[-1].parent)
-        handle: Any = None
-        for each in reversed(line):
+        handle: Handle | None = None
+        for each in _line(result):
             if is_group_result(each):
-                handle = self._group(each, handle, carrier)
+                members = self._members(each, carrier)
+                carrier = members.delivery
+                handle = GroupResult(self._caller, self._session, each.id, members, parent=handle)
             else:
+                carrier = self._deliveries.get(each.id, carrier) or Delivery(self._title(each))
                 handle = self._single(each, handle, carrier)
-            carrier = handle._delivery
+        assert handle is not None
         return handle
 
-    def _group(self, result: Any, parent: Any, carrier: Delivery | None) -> GroupResult:
-        joint = JointDelivery(f"{self._call.name}[{result.id}]")
-        group = GroupResult(self._client, self._session, result.id, parent=parent, delivery=joint)
-        group._extend([self._handle(member, carrier) for member in result.results])
-        self._complete(group, result)
-        return group
+    def _members(self, result: Any, carrier: Delivery | None) -> Members:
+        members = Members(JointDelivery(self._title(result)))
+        members.extend([self._handle(member, carrier) for member in result.results])
+        self._close(members, result)
+        return members
 
-    def _complete(self, group: GroupResult, result: Any) -> None:
-        """Take note that a group has all members that it has by now."""
-        group._close(None)
+    def _title(self, result: Any) -> str:
+        return f"{self._call.name}[{result.id}]"
 
-    def _single(self, result: Any, parent: Any, carrier: Delivery | None) -> AsyncResult[Any]:
-        call, settings = self._call, self._client._wire.settings.results
+    def _close(self, members: Members, result: Any) -> None:
+        """Take note that no members follow, unless they are called later."""
+        members.close()
+
+    def _single(self, result: Any, parent: Handle | None, delivery: Delivery) -> AsyncResult[Any]:
+        call, backend = self._call, self._session.backend
         message = self._messages.get(result.id)
         ignored = self._recorder.ignores_result(call, result, message)
-        no_result = settings.unavailable
-        if not ignored and not settings.supported:
+        no_result = backend.unavailable
+        if not ignored and backend.refuses_calls:
             raise InvalidOption("result_backend", str(no_result))
-        if call.reply_elsewhere and not settings.stored:
+        if call.reply_elsewhere and backend.capabilities.uses_reply_to:
             no_result = "its reply_to is another address than this client's"
         outcome = self._session.pending.begin(result.id)
-        delivery = self._deliveries.get(result.id, carrier) or Delivery(f"{call.name}[{result.id}]")
         delivery.carry(outcome)
         outcome.stamps = message.stamps if message is not None else {}
         if is_eager_result(result):
             update = from_eager_result(result)
-            ignored = not update.final  # by Ignore or Reject; what is ignored otherwise is here
+            ignored = not update.final  # the task raised Ignore or Reject
             delivery.complete()
             outcome.apply(update)
             outcome.complete()
@@ -156,7 +168,7 @@ class Submission:
         if name is None and message is not None:
             name = message.properties["headers"].get("task", call.name)
         return AsyncResult(
-            self._client,
+            self._caller,
             self._session,
             outcome,
             name=name,
@@ -168,34 +180,43 @@ class Submission:
         )
 
 
+def _line(result: Any) -> list[Any]:
+    """Return a result of Celery's and its parents, the first one first."""
+    line = [result]
+    while line[-1].parent is not None:
+        line.append(line[-1].parent)
+    line.reverse()
+    return line
+
+
 class _GrowingSubmission(Submission):
-    """A call of a large group, whose members are called step by step."""
+    """The call of a large group: its members are called step by step."""
 
     def __init__(self, *args: Any) -> None:
         self._under_way: deque[Completion] = deque()
         self._stepping = threading.Lock()
         #: The thread that takes a step.
         self._stepper: int | None = None
-        #: Whether there are no more steps, though the group may be yet to learn of that.
+        #: Whether there are no more steps. The members are closed a little later, on the loop.
         self._over = False
-        #: The group: the handle itself, or a chord's header.
-        self._growing: GroupResult | None = None
+        #: The members of the group, which is the handle itself or a chord's header.
+        self._growing: Members | None = None
         super().__init__(*args)
-        #: What is to be sent, each with its handles. Any thread may add to it.
+        #: The messages to send, step by step. Any thread may add to it.
         self._batches: deque[_Batch] = deque([self._batch()])
 
     def start(self) -> None:
-        """Send what is recorded so far, and begin to call the rest. Runs on the event loop."""
+        """Send the messages recorded so far, and begin to call the members that are left."""
         super().start()
         self._session.run(self._send_rest())
 
     def finish(self) -> None:
-        """Call what is left at once, however long that takes.
+        """Call the members that are left at once, however long that takes.
 
         :raises Exception: whatever Celery raises for a member that can't be sent.
         """
         if self._stepper == threading.get_ident():
-            return  # what makes the members asks for them: it has those that there are
+            return  # the code that makes the members asks for them: it gets those so far
         more = True
         while more:
             try:
@@ -204,12 +225,12 @@ class _GrowingSubmission(Submission):
             finally:
                 self._session.loop.call_soon_threadsafe(self._flush)
 
-    def _complete(self, group: GroupResult, result: Any) -> None:
+    def _close(self, members: Members, result: Any) -> None:
         if result is self._call.growing:
-            self._growing = group
-            group._finish_building = self.finish
+            self._growing = members
+            members.finish = self.finish
         else:
-            super()._complete(group, result)
+            super()._close(members, result)
 
     def _flush(self) -> None:
         while self._batches:
@@ -231,7 +252,7 @@ class _GrowingSubmission(Submission):
             self._flush()
 
     async def _wait_for_those_under_way(self) -> None:
-        """Return once so few messages are under way that more members may be called."""
+        """Return once few enough messages are under way to call more members."""
         while len(self._under_way) > (0 if self._call.slow else _AHEAD):
             oldest = self._under_way.popleft()
             settled = Completion()
@@ -249,8 +270,8 @@ class _GrowingSubmission(Submission):
 
     def _step(self) -> bool:
         """Call some more members of a large group; return whether there may be others."""
-        group = self._growing
-        assert group is not None
+        members = self._growing
+        assert members is not None
         if self._over:
             return False
         self._stepper = threading.get_ident()
@@ -258,7 +279,7 @@ class _GrowingSubmission(Submission):
             results, messages = self._recorder.record_more(self._call, _PER_TURN)
             self._take(messages)
             self._session.backlog.add(self._deliveries.values())
-            group._extend([self._handle(result) for result in results])
+            members.extend([self._handle(result) for result in results])
         except Exception as error:
             self._close_group(error)
             raise
@@ -270,16 +291,16 @@ class _GrowingSubmission(Submission):
         return bool(results)
 
     def _close_group(self, error: BaseException | None) -> None:
-        """Let the group have no more members, on the loop: that is where others wait for it."""
+        """Take note that no members follow. Done on the loop, since coroutines wait for it."""
         assert self._growing is not None
         self._over = True
-        in_our_words = error is None or isinstance(error, BridgetaskError)
-        if not in_our_words and self._growing is not self.handle:
-            # A chord's body fails with this, as the result of a call that was accepted.
+        is_header = self._call.growing is not self._call.result
+        if is_header and error is not None and not isinstance(error, BridgetaskError):
+            # The call was accepted, so its result fails: that of the chord's body.
             failed = NotSent(f"a task of the header can't be sent: {error!r}")
             failed.__cause__ = error
             error = failed
         if self._session.runs_here:
-            self._growing._close(error)
+            self._growing.close(error)
         else:
-            self._session.loop.call_soon_threadsafe(self._growing._close, error)
+            self._session.loop.call_soon_threadsafe(self._growing.close, error)

@@ -1,4 +1,4 @@
-"""The bound on what waits to be sent."""
+"""Limits how many messages may wait to be sent."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Set
 from operator import attrgetter
 
-from ..transports.amqp.plain import Sending
+from .publishing import Sending
 
 __all__ = ["Deadlines"]
 

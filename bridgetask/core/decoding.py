@@ -1,9 +1,9 @@
-"""Results are decoded here, where that is quick, or on a thread.
+"""Decodes results: small ones at once, large ones on a thread.
 
-Decoding a large result on the event loop would stop it. On a thread the loop turns meanwhile, as
-JSON is decoded in steps there. It is one thread, so that results keep their order; one that comes
-behind a large result of the same task waits for it. Whoever hands results over is told to wait
-when too much of it waits already: results can come in faster than they can be decoded.
+Decoding a large result on the event loop would block it. The thread decodes JSON in steps, so that
+the loop can run in between. There is one thread, so that results keep their order: a result that
+follows a large one of the same task waits for it. Results can arrive faster than they can be
+decoded; when too many bytes wait, the connection is told to read no more for now.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FULL = 64 * 1024 * 1024
 
 
 class Decoding:
-    """Where results are decoded."""
+    """Decodes results, on the event loop or on its thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -51,11 +51,11 @@ class Decoding:
         size: int,
         slow: bool,
     ) -> None:
-        """Decode a message, now or later, and hand it over, unless this is closed by then.
+        """Decode a message and deliver it, now or later, unless this is closed by then.
 
-        :param task_id: messages with the same one are handed over in their order.
-        :param size: bytes of it.
-        :param slow: whether that may take long.
+        :param task_id: messages of one task are delivered in their order.
+        :param size: how many bytes the message has.
+        :param slow: whether decoding may take more than a few milliseconds.
         """
         if self._closed:
             return
@@ -75,7 +75,7 @@ class Decoding:
             deliver(update)
 
     async def decode(self, decode: Decode, *, slow: bool) -> TaskUpdate:
-        """Return what a message says. Cancelling this leaves the decoding to come to nothing.
+        """Return the decoded message. Cancelling this drops the result of the decoding.
 
         :raises ResultUndecodable: it can't be read.
         :raises ClientClosed: this was closed first.

@@ -1,4 +1,4 @@
-"""Whether the broker has the messages of a call, and what hangs on that."""
+"""Whether the broker has the messages of a call, and which outcomes depend on that."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Delivery(Completion):
-    """Whether the broker has a task's message. If it fails, so do the outcomes that hang on it.
+    """Completes when the broker has a task's message. If it fails, so do the outcomes behind it.
 
-    :param on_published: called once the broker has it, before those who wait are told: Celery's
-        signals.
+    :param on_published: sends Celery's signals. Called once the broker has the message, before the
+        waiters are woken.
     """
 
     __slots__ = ("_carried", "_name", "_on_published", "_registry")
@@ -33,13 +33,13 @@ class Delivery(Completion):
         self._registry: PendingResults | None = None
 
     def carry(self, outcome: Outcome) -> None:
-        """Let an outcome hang on this."""
+        """Make an outcome depend on this: it fails if the message is not sent."""
         self._carried += (outcome.task_id,)
         self._registry = outcome.registry
         outcome.delivery = self
 
     def complete(self, error: BaseException | None = None) -> None:
-        """Tell those who wait for the send, and fail those who wait for a result in vain."""
+        """Wake those that wait for the send. After a failure, fail the dependent outcomes."""
         if error is None:
             callbacks, self._on_published = self._on_published, ()
             for callback in callbacks:
@@ -60,7 +60,7 @@ class Delivery(Completion):
             self._log()  # there is no handle left to ask by
 
     def _log(self) -> None:
-        """Do not let a task be lost in silence."""
+        """Log that the task was not sent, unless the program was told."""
         if self.error is not None and not self.raised:
             self.raised = True
             logger.error("Task %s was not sent, and nobody asked: %s", self._name, self.error)
@@ -70,7 +70,7 @@ class Delivery(Completion):
 
 
 class JointDelivery(Delivery):
-    """Whether the broker has every message of a group. What follows the group hangs on it."""
+    """Completes when the broker has every message of a group."""
 
     __slots__ = ("_left", "_lock")
 
@@ -80,13 +80,13 @@ class JointDelivery(Delivery):
         self._lock = threading.Lock()  # members may join in another thread than they are sent in
 
     def join(self, delivery: Completion) -> None:
-        """Wait for another message, too."""
+        """Wait for one more message."""
         with self._lock:
             self._left += 1
         delivery.then(lambda: self._settled(delivery.error))
 
     def close(self, error: BaseException | None = None) -> None:
-        """Wait for no more messages than those that joined."""
+        """Wait for no further messages: all have joined."""
         self._settled(error)
 
     def _settled(self, error: BaseException | None) -> None:
@@ -101,11 +101,11 @@ class JointDelivery(Delivery):
             self.complete()
 
     def _log(self) -> None:
-        """Leave it to the messages themselves."""
+        """Log nothing: the delivery of each message does that."""
 
 
 def _call(callback: Callable[[], object]) -> None:
-    """Run what follows a publish. It comes too late to fail the call, as in Celery's signals."""
+    """Call what follows a publish. An error is logged: the message has been sent by then."""
     try:
         callback()
     except Exception:

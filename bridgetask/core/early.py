@@ -1,4 +1,4 @@
-"""Updates of linked tasks that came before anybody could ask for them, within bounds."""
+"""Keeps updates of linked tasks that arrive before the program has handles for them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _TASKS, _UPDATES, _BYTES = 1000, 256, 64 * 1024 * 1024
 
 
 class EarlyUpdates:
-    """Keeps what linked tasks report until somebody asks for it.
+    """Keeps what linked tasks report until the program asks for it, within bounds.
 
-    That may come before the result of the task that called them, which is what names them. Or
-    nobody will ever ask: the oldest tasks are forgotten. One thread at a time may use it.
+    A linked task may report before the result of the task that called it has arrived, and that
+    result is what names it. The program may never ask, so the oldest tasks are dropped. One thread
+    at a time may use this.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class EarlyUpdates:
     def keep(self, update: TaskUpdate, size: int) -> None:
         """Keep an update.
 
-        :param size: bytes that it takes, about.
+        :param size: how many bytes the update takes, about.
         """
         updates = self._kept.setdefault(update.task_id, [])
         if updates and (updates[-1][0].final or len(updates) == _UPDATES):
@@ -46,7 +47,7 @@ class EarlyUpdates:
             logger.debug("Nobody asked for the result of the linked task %.100r", task_id)
 
     def take(self, task_id: str) -> Iterable[TaskUpdate]:
-        """Return what was kept for a task, and keep it no longer."""
+        """Return and drop what was kept for a task."""
         updates = self._kept.pop(task_id, [])
         self._size -= sum(size for _, size in updates)
         return [update for update, _ in updates]

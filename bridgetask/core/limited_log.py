@@ -1,4 +1,4 @@
-"""Warnings about messages that anybody may have sent, and any number of them."""
+"""Warnings about received messages, limited: strangers may send any number of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BURST, _PERIOD = 10, 60.0
 
 
 class LimitedLog:
-    """Logs so many warnings in a while, and of the others how many there were."""
+    """Logs at most a number of warnings in a period, and later how many it left out."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -21,7 +21,7 @@ class LimitedLog:
         self._left_out = 0
 
     def warning(self, message: str, *args: object) -> None:
-        """Log a warning, unless there were too many."""
+        """Log a warning, unless the limit of this period is reached."""
         now = time.monotonic()
         if now >= self._period_ends:
             self._period_ends = now + _PERIOD

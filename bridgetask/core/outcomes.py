@@ -1,4 +1,4 @@
-"""Which results are waited for: task ids, and what became of each. No sockets here."""
+"""The outcomes of tasks, by task id, and the waiters for each. There is no I/O here."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _HISTORY = 256
 
 
 class Outcome(Completion):
-    """What is known of one task: its states so far, and who waits for the result.
+    """What is known of one task: its states so far, and the waiters for its result.
 
-    It is done when the result is there, or failed with the reason why there is none. The task's own
-    error is a result.
+    It completes when the result arrives, and fails with the reason if no result can come. An
+    exception that the task raised is a result.
 
     :param registry: where it can be found by its id.
     """
@@ -63,7 +63,7 @@ class Outcome(Completion):
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody is waiting for the result."""
+        """Whether a waiter waits for the result."""
         return super().awaited or (self.followed is not None and self.followed.awaited)
 
     @property
@@ -86,9 +86,8 @@ class Outcome(Completion):
         held = self.registry.held
         while not awaited.done:  # it may be opened again before we get our turn
             waiter = awaited.enter()
-            # asyncio does not hold the tasks it runs. Without this, one that waits and that nobody
-            # holds, as in a dropped Deferred with callbacks, would be collected with what it waits
-            # for.
+            # asyncio has only weak references to its tasks. A waiting task that the program does
+            # not hold, as in a dropped Deferred with callbacks, would be collected with this.
             held[self] = held.get(self, 0) + 1
             try:
                 await waiter
@@ -125,7 +124,7 @@ class Outcome(Completion):
             self.complete()
 
     def fail(self, error: BridgetaskError) -> None:
-        """Give up on the result. Does nothing if it is there, or was given up on already."""
+        """Fail, unless the result has arrived or this has failed before."""
         if self.done:
             return
         self.complete(error)
@@ -133,7 +132,7 @@ class Outcome(Completion):
             subscriber.push(None)
 
     def forget(self, error: BridgetaskError) -> None:
-        """Drop what is known. Whoever waits, or asks from now on, gets the error."""
+        """Drop what is known. Waiters, now and later, get the error."""
         self.update = self._earlier = None
         self.fail(error)
         self.complete(error)  # in place of what it was before
@@ -189,7 +188,7 @@ class Updates(AsyncIterator[TaskUpdate]):
 
 
 class PendingResults:
-    """The outcomes that somebody holds a handle of, or waits for."""
+    """The outcomes that the program holds a handle of, or waits for."""
 
     def __init__(self) -> None:
         self._outcomes: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
@@ -253,7 +252,7 @@ class PendingResults:
         return self._outcomes.get(task_id)
 
     def deliver(self, update: TaskUpdate, size: int = 0) -> None:
-        """Hand an update to whoever waits for that task.
+        """Deliver an update to the outcome of its task.
 
         :param size: bytes that it came in.
         """
@@ -270,7 +269,7 @@ class PendingResults:
             outcome.apply(update)
 
     def deliver_undecodable(self, error: ResultUndecodable) -> None:
-        """Fail the one result that can't be read."""
+        """Fail the result that can't be decoded, and no other."""
         outcome = self._outcomes.get(error.task_id) if error.task_id else None
         if outcome is None:
             self._dropped.warning("Dropped a message for task %.300r: %s", error.task_id, error)

@@ -1,4 +1,4 @@
-"""Which commands wait for replies: tickets, and what came for each. No sockets here."""
+"""The replies to control commands, by the ticket of each command. There is no I/O here."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ class Replies:
         else:
             if len(self._received) == self._enough:
                 self._complete.complete()
+
+    def settle_for(self, enough: int | None) -> None:
+        """Wait for no more replies than that, unless it is None."""
+        if enough is None:
+            return
+        self._enough = enough
+        if len(self._received) >= enough and not self._complete.done:
+            self._complete.complete()
 
     def fail(self, error: BridgetaskError) -> None:
         """Give up on those that are still to come."""

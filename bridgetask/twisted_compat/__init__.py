@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from .client import CeleryClient, DeferrableTask, DeferredSignature, TwistedCelery
-from .control import DeferredEvents, TwistedControl, TwistedInspect
-from .deferred import install
+from .asyncio_reactor import install
+from .client import TwistedCelery
+from .control import TwistedControl, TwistedInspect
+from .decorator import CeleryClient, DeferrableTask
+from .events import DeferredEvents
 from .result import DeferredTask, TaskRevoked
+from .signatures import DeferredSignature
 
 __all__ = [
     "CeleryClient",

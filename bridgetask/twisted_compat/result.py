@@ -1,4 +1,4 @@
-"""A task's result as a Deferred."""
+"""A task that was called, as a Deferred of its value."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from twisted.python.failure import Failure
 
 from .. import errors
 from ..asyncio_impl.group import GroupResult
-from ..asyncio_impl.result import AnyResult, AsyncResult
-from .deferred import EventLoop, QuietDeferred, for_each
+from ..asyncio_impl.handle import Handle
+from ..asyncio_impl.result import AsyncResult
+from .client_internals import is_settled, value_of
+from .deferreds import QuietDeferred, for_each
+from .event_loops import EventLoop
 
 __all__ = ["DeferredTask", "TaskRevoked"]
 
@@ -26,42 +29,37 @@ class TaskRevoked(errors.TaskRevoked, CancelledError):
 
 
 class DeferredTask(QuietDeferred[Any]):
-    """Fires with a task's value, or with its exception; a Deferred like any other.
+    """Fires with a task's value, or with its exception. A Deferred like any other.
 
-    It also answers for what its task's handle answers for: ``task_id``, ``state``, ``ready()``
-    ... without I/O; ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``,
-    ``collect()``, ``iterdeps()`` and ``updates(callback)`` as Deferreds. The handle itself, a
-    :class:`bridgetask.AsyncResult`, is :attr:`task`. Only ``result`` is Deferred's own: what it
-    fired with, and missing before that; ``info`` is the handle's.
+    It also has what the task's handle has. ``task_id``, ``state``, ``ready()`` and others do no
+    I/O. ``get()``, ``sent()``, ``revoke()``, ``forget()``, ``refresh()``, ``collect()``,
+    ``iterdeps()`` and ``updates(callback)`` return Deferreds. The handle itself, a
+    :class:`bridgetask.AsyncResult` or :class:`bridgetask.GroupResult`, is :attr:`task`. Only
+    ``result`` is the Deferred's own: what it fired with, and missing before that. The handle's is
+    ``info``.
 
-    One that stands for another task than what was called, such as :attr:`parent`, those of
-    :attr:`results` and :attr:`children`, and what :meth:`TwistedCelery.result` returns, logs no
-    unhandled error unless it is used as a Deferred: it may be there to be read.
+    Cancelling it ends the waiting, and so does a timeout by ``addTimeout``. The task runs on,
+    unless ``on_cancel`` says otherwise. A revoked task fires with ``twisted_compat.TaskRevoked``,
+    which is both :class:`bridgetask.errors.TaskRevoked` and
+    ``twisted.internet.defer.CancelledError``.
 
-    Cancelling it, or a timeout by ``addTimeout``, ends the waiting; the task runs on, unless
-    ``on_cancel`` says otherwise. A revoked task fires with ``twisted_compat.TaskRevoked``, which is
-    :class:`bridgetask.errors.TaskRevoked` and ``twisted.internet.defer.CancelledError`` at once.
+    Some stand for a task that the program did not call here: :attr:`parent`, those in
+    :attr:`results` and :attr:`children`, and what :meth:`TwistedCelery.result` returns. They log an
+    unhandled error only if they are used as Deferreds. Many are merely read, for their ids.
 
     Made by :class:`TwistedCelery` and :class:`CeleryClient`, never directly.
     """
 
-    def __init__(self, handle: AnyResult, event_loop: EventLoop, *, quiet: bool = False) -> None:
-        super().__init__(lambda _: self._stop_waiting())
+    def __init__(self, handle: Handle, event_loop: EventLoop, *, quiet: bool = False) -> None:
+        super().__init__(lambda _: stop_waiting())
         #: The handle, as asyncio code uses it.
-        self.task: AnyResult = handle
+        self.task: Handle = handle
         self._event_loop = event_loop
         self._quiet = quiet
-        if handle._settled:
-            self._fire(self._outcome())
+        if is_settled(handle):
+            self._fire(_outcome_of(handle))
         else:
-            self._stop_waiting = event_loop.run(handle.get(), self._fire)
-
-    def _outcome(self) -> Any:
-        try:
-            return self.task._value()
-        except BaseException as error:
-            # The handle keeps the error, and a traceback would keep this Deferred.
-            return Failure(error.with_traceback(None))
+            stop_waiting = event_loop.run(handle.get(), self._fire)
 
     def _fire(self, outcome: Any) -> None:
         if self.called:
@@ -77,9 +75,10 @@ class DeferredTask(QuietDeferred[Any]):
     def updates(self, callback: Callable[[Any], object]) -> Deferred[None]:
         """Call ``callback`` with each :class:`bridgetask.TaskUpdate`, in order.
 
-        :param callback: called in the reactor's thread.
-        :returns: a Deferred that fires after the final one, or with what makes it impossible;
-            cancelling it ends the calls. What ``callback`` raises ends them, too.
+        :param callback: called in the reactor's thread. What it raises ends the calls.
+        :returns: a Deferred that fires after the final update, or with the reason why none can
+            come. Cancelling it ends the calls.
+        :raises TypeError: this is a group.
         """
         if not isinstance(self.task, AsyncResult):
             raise TypeError("a group reports no states of its own: ask its members")
@@ -88,43 +87,49 @@ class DeferredTask(QuietDeferred[Any]):
     def as_completed(self, callback: Callable[[DeferredTask], object]) -> Deferred[None]:
         """Call ``callback`` with each member of a group as it ends, in the reactor's thread.
 
-        :returns: a Deferred that fires after the last one, or with what makes a result
-            impossible; cancelling it ends the calls. What ``callback`` raises ends them, too.
+        :param callback: called with the member. What it raises ends the calls.
+        :returns: a Deferred that fires after the last member, or with the reason why a result
+            can't come. Cancelling it ends the calls.
+        :raises TypeError: this is no group.
         """
         if not isinstance(self.task, GroupResult):
             raise TypeError("only a group has members")
         return for_each(
-            self.task.as_completed, lambda one: callback(self._deferred(one)), self._event_loop
+            self.task.as_completed, lambda one: callback(_read_off(self, one)), self._event_loop
         )
 
     def collect(self, intermediate: bool = False) -> Deferred[list[tuple[DeferredTask, Any]]]:
-        """Wait for this result and those of the tasks that it called, each with its value.
+        """Wait for this task and those that it called.
+
+        :returns: a Deferred of a list of pairs: a task, and its value.
 
         See :meth:`bridgetask.AsyncResult.collect`.
         """
 
-        async def collect() -> list[tuple[AnyResult, Any]]:
+        async def collect() -> list[tuple[Handle, Any]]:
             return [pair async for pair in self.task.collect(intermediate)]
 
         return self._event_loop.deferred(collect()).addCallback(
-            lambda pairs: [(self._deferred(handle), value) for handle, value in pairs]
+            lambda pairs: [(_read_off(self, handle), value) for handle, value in pairs]
         )
 
     def iterdeps(
         self, intermediate: bool = False
     ) -> Deferred[list[tuple[DeferredTask | None, DeferredTask]]]:
-        """Wait for this task and those that it called: as a list of pairs of a parent and a child.
+        """Wait for this task and those that it called.
+
+        :returns: a Deferred of a list of pairs: a parent, and a task that it called.
 
         See :meth:`bridgetask.AsyncResult.iterdeps`.
         """
 
-        async def walk() -> list[tuple[AnyResult | None, AnyResult]]:
+        async def walk() -> list[tuple[Handle | None, Handle]]:
             return [pair async for pair in self.task.iterdeps(intermediate)]
 
         def deferred(
-            pairs: list[tuple[AnyResult | None, AnyResult]],
+            pairs: list[tuple[Handle | None, Handle]],
         ) -> list[tuple[DeferredTask | None, DeferredTask]]:
-            tasks = {id(node): self._deferred(node) for _, node in pairs}
+            tasks = {id(node): _read_off(self, node) for _, node in pairs}
             return [(tasks.get(id(parent)), tasks[id(node)]) for parent, node in pairs]
 
         return self._event_loop.deferred(walk()).addCallback(deferred)
@@ -133,28 +138,23 @@ class DeferredTask(QuietDeferred[Any]):
     def parent(self) -> DeferredTask | None:
         """The task before this one in a chain, or None."""
         parent = self.task.parent
-        return None if parent is None else self._deferred(parent)
+        return None if parent is None else _read_off(self, parent)
 
     @property
     def results(self) -> list[DeferredTask]:
         """The members of a group, in order."""
         if not isinstance(self.task, GroupResult):
             raise AttributeError("results")
-        return [self._deferred(member) for member in self.task.results]
+        return [_read_off(self, member) for member in self.task.results]
 
     @property
     def children(self) -> list[DeferredTask] | None:
         """The tasks that this one called, or None while that is not known."""
         children = self.task.children
-        return None if children is None else [self._deferred(child) for child in children]
-
-    def _deferred(self, handle: AnyResult) -> DeferredTask:
-        if handle is self.task:
-            return self
-        return DeferredTask(handle, self._event_loop, quiet=True)
+        return None if children is None else [_read_off(self, child) for child in children]
 
     def __getattr__(self, name: str) -> Any:
-        # Twisted takes a Deferred that has a ``result`` for one that has fired.
+        # Twisted takes a Deferred with a ``result`` for one that has fired: there is none before.
         if name.startswith("_") or name in {"task", "result"}:
             raise AttributeError(name)
         attribute = getattr(self.task, name)
@@ -171,3 +171,19 @@ class DeferredTask(QuietDeferred[Any]):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def _outcome_of(handle: Handle) -> Any:
+    """Return the value of a settled handle, or a Failure of its exception."""
+    try:
+        return value_of(handle)
+    except BaseException as error:
+        # The handle keeps the error, and the error would keep the frames in its traceback.
+        return Failure(error.with_traceback(None))
+
+
+def _read_off(origin: DeferredTask, handle: Handle) -> DeferredTask:
+    """Return the DeferredTask of a handle that the one of ``origin`` led to."""
+    if handle is origin.task:
+        return origin
+    return DeferredTask(handle, origin._event_loop, quiet=True)

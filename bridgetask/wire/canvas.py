@@ -1,4 +1,4 @@
-"""Canvas: signatures bound to a view of the app, so that Celery's own code applies them."""
+"""Signatures, copied and bound to a view of the app, on which Celery's own code applies them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AT_ONCE = 100
 
 
 class SentResult(_AsyncResult):
-    """Celery's result of a call, without what waits for it: the transports do that."""
+    """Celery's result of a call. It can't be waited for: a session receives the results."""
 
     backend: Any = None
 
@@ -60,7 +60,7 @@ class SentResult(_AsyncResult):
 
 
 class SentGroup(GroupResult):
-    """Celery's result of a group, without what waits for it."""
+    """Celery's result of a group. It can't be waited for: a session receives the results."""
 
     def __init__(
         self,
@@ -72,8 +72,8 @@ class SentGroup(GroupResult):
         self.id = id
         self.results = results
         self.parent = parent
-        # A generator's members get their ids as their results are asked for, which Celery does
-        # here: the message that holds them is written next.
+        # The members of a generator get their ids when somebody asks for their results. Celery
+        # does that here, before it writes the message with those ids.
         for _ in results or ():
             pass
 
@@ -108,7 +108,7 @@ def bind(signature: dict[str, Any], view: Celery, *, lazily: bool = False) -> Si
         bound._use_link = signature._use_link
         bound._frozen = None
     if isinstance(signature, group) and lazily:
-        # No list: who calls many members goes through them once, and need not hold them all.
+        # No list: many members are called one by one, and need not all be held.
         kwargs["tasks"] = (bind(each, view) for each in signature.tasks)
     elif isinstance(signature, (_chain, group)):
         kwargs["tasks"] = _bind_all(signature.tasks, view, lazily)
@@ -121,10 +121,11 @@ def bind(signature: dict[str, Any], view: Celery, *, lazily: bool = False) -> Si
 def _copied(options: Any, copies: dict[int, Any]) -> Any:
     """Return a copy of options that Celery may alter.
 
-    Linked signatures are not applied here, and stay what they are. ``deepcopy`` would make plain
-    dicts of them, and pickle tells the two apart.
+    Linked signatures are not applied here, so they stay the same objects. ``deepcopy`` would make
+    plain dicts of them, and pickle writes those in another way.
 
-    :param copies: those made so far, by the ids of the originals: YAML tells what is in it twice.
+    :param copies: the copies made so far, by the ids of their originals: YAML writes an object that
+        occurs twice as one object.
     """
     copied = copies.get(id(options), options)
     if copied is options and type(options) is dict:
@@ -148,9 +149,10 @@ def _bind_all(signatures: Any, view: Celery, lazily: bool) -> Any:
 
 
 def _regen_begun(signatures: Iterable[Any]) -> Any:
-    """Return what makes signatures as they are asked for, and can be gone through again.
+    """Return signatures that are made when somebody asks for them, and can be iterated again.
 
-    Celery's looks ahead, but not where it was asked before. The one that this replaces was.
+    Celery's ``regen`` looks at its first item when somebody asks whether it is empty. That was
+    asked of the one that this replaces, so it is asked here as well.
     """
     made = regen(signatures)
     bool(made)
@@ -168,10 +170,10 @@ def is_group_result(result: object) -> bool:
 
 
 def is_large(signature: Signature[Any]) -> bool:
-    """Tell whether this is better called in steps: a group, something like it, or a chord.
+    """Tell whether a signature is better called in steps: a large group, chunks or chord.
 
-    So is a generator, of which only the first member is made for that: nobody knows how many
-    follow, nor how long each takes to make.
+    A generator of members is, too. Only its first member is made to find out: nobody knows how many
+    follow, nor how long it takes to make them.
     """
     if isinstance(signature, chunks):
         return True
@@ -197,10 +199,10 @@ def apply_in_steps(
     kwargs: Mapping[str, Any] | None,
     options: dict[str, Any],
 ) -> tuple[Any, SentGroup, Iterator[SentResult]]:
-    """Follow a large signature's ``apply_async``, but for the pace.
+    """Follow the ``apply_async`` of a large signature, one member at a time.
 
-    :returns: the result of the call; that of the group, which has the members that were called
-        first; and the steps, each of which calls one member and returns its result.
+    :returns: the result of the call; the result of the group, with its first members; and the
+        steps. Each step calls one member and returns its result.
     """
     if not isinstance(signature, _chord):
         sent, steps = _apply_group(signature, args, kwargs, options)
@@ -262,7 +264,7 @@ def _apply_members(
     kwargs: Mapping[str, Any],
     options: dict[str, Any],
 ) -> Iterator[SentResult]:
-    """Follow ``group._apply_tasks``, but give way between calling a member and making the next."""
+    """Follow ``group._apply_tasks``; pause after calling a member, before making the next."""
     header_of = options.pop("chord", None)
     options.pop("group_index", None)
     options |= {"args": args, "kwargs": kwargs, "add_to_parent": False}

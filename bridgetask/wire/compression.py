@@ -1,4 +1,4 @@
-"""Decompression that ends at a limit: a megabyte can be made to unpack to more than a gigabyte."""
+"""Decompression with a limit, since a megabyte can be made to unpack to more than a gigabyte."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from kombu.compression import get_decoder
 
 __all__ = ["DEFAULT_LIMIT", "TooLarge", "decompress"]
 
-#: Bytes that a result may have, compressed or not, unless the client was told otherwise.
+#: Bytes that a result may have, before and after decompression, by default.
 DEFAULT_LIMIT = 256 * 1024 * 1024
 
 
 class TooLarge(Exception):
-    """There is more of it than the limit allows."""
+    """A body is larger than the limit allows."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"it has more than {limit} bytes (max_result_size)")
 
 
 def decompress(body: bytes, method: str, limit: int) -> bytes:
-    """Undo the compression that ``kombu.compression`` knows by this name.
+    """Undo a compression that is registered with ``kombu.compression``.
 
-    What the program itself has registered with kombu is called as it is, and measured afterwards.
+    A decoder that the program has registered there has no limit; the size is checked afterwards.
 
-    :param limit: bytes that may come of it at most.
-    :raises TooLarge: more would.
-    :raises Exception: the method is unknown, or the body broken.
+    :param method: the name or the content type of the compression.
+    :param limit: how many bytes the decompressed body may have.
+    :raises TooLarge: it has more.
+    :raises Exception: the method is unknown, or the body is broken.
     """
     decoder = get_decoder(method)
     bounded = _BOUNDED.get(decoder)
@@ -75,7 +76,7 @@ def _zstandard(module: Any) -> Callable[[bytes, int], bytes]:
     return bounded
 
 
-#: The functions that kombu registers -> ones that stop.
+#: Decoders that kombu registers -> functions that do the same up to a number of bytes.
 _BOUNDED: dict[Any, Callable[[bytes, int], bytes]] = {
     zlib.decompress: _bounded(zlib.decompressobj),
     bz2.decompress: _bounded(bz2.BZ2Decompressor),

@@ -1,8 +1,8 @@
 """Commands to workers and their replies, by ``kombu.pidbox`` and ``celery.app.control``.
 
-Celery's own ``Control`` and ``Inspect`` run here, with their I/O replaced. Being synchronous, they
-can't wait for it. So a call of theirs is run up to the first thing that it would do I/O for, and
-is run anew once that is done, with what came of it at hand.
+Celery's own ``Control`` and ``Inspect`` run here, with their I/O replaced. They are synchronous,
+and can't wait for it. So a call runs until it needs I/O, which ends that run. When the I/O is done,
+the call runs again from its beginning, and gets the outcome.
 """
 
 from __future__ import annotations
@@ -40,23 +40,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command as Celery would have broadcast it. What comes of it is the list of replies."""
+    """A command that Celery would have broadcast. Its outcome is the list of replies."""
 
     name: str
     arguments: Mapping[str, Any]
     message: OutgoingMessage
-    #: Whether every worker obeys, rather than those of a destination or a pattern.
+    #: Whether it is for all workers, rather than for a destination or a pattern.
     to_all: bool
-    #: Comes back with each reply; None where no worker shall reply.
+    #: Identifies the replies; None if no worker shall reply.
     ticket: str | None
-    #: Seconds to wait for replies; None waits until there are enough.
+    #: Seconds to wait for replies; None waits until :meth:`enough` have come.
     timeout: float | None
-    #: How many replies are enough, or None where that is not known.
+    #: How many replies to wait for, or None if the caller has set no limit.
     limit: int | None
     callback: Callable[[Any], object] | None
 
     def enough(self, workers: int | None) -> int | None:
-        """Return how many replies to wait for where there are so many workers; None: unknown."""
+        """Return how many replies to wait for, or None if that is not known.
+
+        :param workers: how many workers there are, or None if that is not known.
+        """
         return self.limit or (workers if self.to_all else None)
 
     @property
@@ -72,7 +75,7 @@ class Command:
         return self.name == "revoke_by_stamped_headers" and self.to_all
 
     def revokes(self, stamps: Mapping[str, Any]) -> bool:
-        """Tell whether workers take a task with these stamps for revoked by this.
+        """Tell whether this revokes tasks that have these stamps.
 
         Follows ``Request.revoked`` and ``revoke_by_stamped_headers`` of Celery's worker.
         """
@@ -89,7 +92,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """A queue to empty. What comes of it is the number of messages that were in it."""
+    """A queue to empty. The outcome is the number of messages that were in it."""
 
     queue: str
     declarations: tuple[Declaration, ...]
@@ -99,10 +102,10 @@ _LATEST_CLOCK = 2**62
 
 
 class ControlMailbox:
-    """Writes commands and reads replies as Celery does, under an address of our own.
+    """Writes commands and reads replies as Celery does, with an address of our own for replies.
 
-    Celery keys its replies by ``app.thread_oid``. With the same address, its own blocking
-    ``control.ping()`` and ours would take each other's replies.
+    Celery's address is ``app.thread_oid``. If ours was the same, Celery's own blocking
+    ``control.ping()`` and ours would get each other's replies.
     """
 
     def __init__(self, app: Celery, recorder: Recorder) -> None:
@@ -114,7 +117,7 @@ class ControlMailbox:
         self._mailbox = _recording(app.control.mailbox, recorder, address=uuid())
         self._accept = prepare_accept_content(app.conf.accept_content)
         queue = self._mailbox.get_reply_queue()
-        #: The queue that replies arrive in.
+        #: The name of the queue that replies arrive in.
         self.reply_queue: str = queue.name
         #: What must be declared before replies can arrive.
         self.reply_declarations: tuple[Declaration, ...] = declarations_of(queue)
@@ -122,7 +125,7 @@ class ControlMailbox:
     def converse(self, call: Callable[[Any], T]) -> Generator[Command | Purge, Any, T]:
         """Run ``call`` on Celery's own control, and return what it returns.
 
-        Yields what it would do I/O for, one after the other, and takes what came of each.
+        Yields the I/O that it needs, one request after the other, and takes the outcome of each.
 
         :raises InvalidOption: naming the argument that can't be used.
         """
@@ -137,11 +140,14 @@ class ControlMailbox:
             answers.append((yield request))
 
     def control(self, perform: Callable[[Command | Purge], Any]) -> Any:
-        """Return Celery's own control, with ``perform`` in place of its I/O."""
+        """Return Celery's own control.
+
+        :param perform: takes a request for I/O, and returns its outcome.
+        """
         return self._control(_Connection(lambda request: perform(request())))
 
     def _control(self, connection: _Connection) -> Any:
-        """Return Celery's control, as the app has configured it, on a connection to nothing."""
+        """Return a copy of the app's control that uses ``connection``."""
         control = copy(self._app.control)
         view: Any = _AppView(self._app, control, connection)
         control.app = view
@@ -149,7 +155,7 @@ class ControlMailbox:
         return control
 
     def node(self, node_class: type[Node], hostname: str, handlers: Any) -> Node:
-        """Return what obeys commands as a worker does."""
+        """Return kombu's end of the mailbox in a worker, which obeys commands."""
         return node_class(hostname, handlers=handlers, mailbox=self._mailbox)
 
     def read_command(self, message: OutgoingMessage) -> dict[str, Any] | None:
@@ -160,7 +166,7 @@ class ControlMailbox:
         return body
 
     def reply(self, body: bytes, properties: Properties) -> tuple[str, Any] | None:
-        """Read a reply as ``(ticket, what the worker said)``; None where it came too late.
+        """Return the ticket and the content of a reply; None if it has expired.
 
         :raises Exception: whatever kombu raises for a message that can't be read.
         """
@@ -178,7 +184,7 @@ class ControlMailbox:
 
 
 class _Unanswered(BaseException):
-    """Ends a run of Celery's code where it would do I/O. No ``except Exception`` may keep it."""
+    """Ends a run of Celery's code that needs I/O. No ``except Exception`` catches it."""
 
     def __init__(self, request: Command | Purge) -> None:
         super().__init__(request)
@@ -186,7 +192,7 @@ class _Unanswered(BaseException):
 
 
 class _AppView:
-    """The app as Celery's control sees it: on a connection that records."""
+    """The app, for Celery's control, with a connection that records."""
 
     def __init__(self, app: Celery, control: Any, connection: _Connection) -> None:
         self._app = app
@@ -205,27 +211,30 @@ _Request = Callable[[], Command | Purge]
 
 
 def _answering(answers: Iterable[Any]) -> Callable[[_Request], Any]:
-    """Return what answers with what came of the I/O of earlier runs, in order."""
+    """Return a function that returns the outcomes of earlier runs' I/O, in their order.
+
+    After those, it ends the run with :class:`_Unanswered`.
+    """
     left = iter(answers)
 
     def answer(request: _Request) -> Any:
         for each in left:
             return each
-        raise _Unanswered(request())  # nothing came of it: it is yet to be done
+        raise _Unanswered(request())
 
     return answer
 
 
 class _Connection(RecordingChannel):
-    """A connection to nothing, and the only channel on it.
+    """In place of a connection, and of the one channel on it.
 
-    :param answer: says what came of a command, or of purging a queue.
+    :param answer: returns the outcome of a command, or of purging a queue.
     """
 
     def __init__(self, answer: Callable[[_Request], Any]) -> None:
         super().__init__()
         self.answer = answer
-        # kombu remembers there what it has declared.
+        # kombu keeps there what it has declared.
         self.connection = SimpleNamespace(client=SimpleNamespace(declared_entities=set()))
 
     @property
@@ -244,7 +253,7 @@ def _recording(mailbox: Mailbox, recorder: Recorder, address: str) -> Any:
         oid = address
 
         def producer_or_acquire(self, producer: Any = None, channel: Any = None) -> Any:
-            return recorder.producer_or_acquire()
+            return nullcontext(recorder.producer)
 
         def _broadcast(self, *args: Any, **kwargs: Any) -> Any:
             return self.connection.answer(lambda: self._record(*args, **kwargs))
@@ -301,7 +310,7 @@ def _check(
     pattern: Any = None,
     matcher: Any = None,
 ) -> None:
-    """Refuse what could not be sent, or waited for.
+    """Refuse arguments that can't be sent, or waited for.
 
     :raises InvalidOption: naming the argument.
     """
@@ -327,7 +336,7 @@ def _check(
 
 
 def check_own(name: str, value: object) -> None:
-    """Refuse a connection or a channel of Celery's, in any place where it takes one.
+    """Refuse a connection or a channel, which Celery takes.
 
     :raises InvalidOption: naming the argument.
     """

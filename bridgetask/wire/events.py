@@ -1,4 +1,4 @@
-"""Events of workers and tasks, read by Celery's own ``EventReceiver``, kept by its ``State``."""
+"""Events of workers and tasks: Celery's ``EventReceiver`` reads them, its ``State`` keeps them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class EventCapture:
-    """Reads the events that arrive in one queue, and keeps a state up to date by them.
+    """Reads the events that arrive in one queue, and updates a state with them.
 
     :param app: the Celery app, whose ``event_*`` settings apply.
     :param routing_key: which events the broker shall send, by AMQP's pattern.
@@ -47,17 +47,17 @@ class EventCapture:
         self.declarations: tuple[Declaration, ...] = declarations_of(self._receiver.queue)
 
     def takes(self, message: OutgoingMessage) -> bool:
-        """Tell whether a message is an event that this would have got, whatever its type."""
+        """Tell whether a message is an event of the exchange that this one's queue is bound to."""
         return bool(message.exchange == self._receiver.exchange.name)
 
     def read(self, body: bytes, properties: Properties) -> list[dict[str, Any]]:
-        """Return the events in a message: workers send those of tasks many at a time.
+        """Return the events in a message. Workers send many events of tasks in one message.
 
-        What can't be read is logged, and left out.
+        Events that can't be read are logged, and left out.
         """
         try:
             said = load(body, properties, self._accept)
-        except Exception as error:  # it may have been written by anybody
+        except Exception as error:  # anybody may have written it
             logger.warning("Dropped events that can't be read: %s", error)
             return []
         for event in said if isinstance(said, list) else [said]:

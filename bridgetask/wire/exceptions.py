@@ -1,4 +1,4 @@
-"""Exceptions that workers report, rebuilt by Celery where that is harmless."""
+"""Exceptions that workers report: Celery rebuilds them, where that runs no code of others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ __all__ = ["rebuild_exception"]
 def rebuild_exception(
     backend: Backend, task_id: str, state: str, encoded: Any, traceback: Any
 ) -> BaseException:
-    """Rebuild an exception by ``Backend.exception_to_python``, and make it safe to raise.
+    """Return the exception that a worker has reported, as one that can be raised safely.
 
-    :raises SecurityError: what it names is no exception.
-    :raises Exception: it is encoded as no worker does.
+    ``Backend.exception_to_python`` rebuilds it. Where the class is unknown here, does not take the
+    arguments, or would stop the program, this is a ``TaskFailed`` instead.
+
+    :param state: the state that was reported with it.
+    :param encoded: the exception as the worker encoded it.
+    :param traceback: the worker's traceback as text, if there is one.
+    :raises SecurityError: the class is no exception.
+    :raises Exception: no worker encodes exceptions in this way.
     """
     traceback = traceback if isinstance(traceback, str) else None
     if not encoded:
@@ -34,7 +40,7 @@ def rebuild_exception(
     else:
         named = dict(encoded)
         rebuilt = backend.exception_to_python(named) if _is_loaded(named) else None
-    if isinstance(rebuilt, UnpickleableExceptionWrapper):  # what a worker sends in its place
+    if isinstance(rebuilt, UnpickleableExceptionWrapper):  # sent if pickle can't take the exception
         named, rebuilt = _wrapped(rebuilt), None
     if state == states.REVOKED or isinstance(rebuilt, TaskRevokedError):
         reason = rebuilt or _task_failed(task_id, named, traceback)
@@ -47,10 +53,10 @@ def rebuild_exception(
 
 
 def _is_loaded(encoded: Mapping[str, Any]) -> bool:
-    """Tell whether the exception class that a worker named is there, with no code run to find it.
+    """Tell whether the exception class that a worker named is loaded. This runs no other code.
 
-    Celery looks it up with ``getattr``, which runs the ``__getattr__`` of modules that import
-    lazily, and whatever else a name of several parts leads through.
+    Celery looks it up with ``getattr``, which would run the ``__getattr__`` of modules that import
+    lazily, and of whatever a name with dots leads through.
     """
     name, module = encoded["exc_type"], encoded.get("exc_module")
     if not isinstance(name, str) or not isinstance(module, str | None):
@@ -80,9 +86,9 @@ def _is_control_flow(error: BaseException) -> bool:
 
 
 def _is_named(rebuilt: BaseException, named: Mapping[str, Any], encoded: Any) -> bool:
-    """Tell whether the class that a worker named took its arguments.
+    """Tell whether Celery made an exception of the class that the worker named.
 
-    Where it didn't, Celery makes a plain ``Exception``.
+    If that class does not take the arguments, Celery makes a plain ``Exception``.
     """
     if isinstance(encoded, BaseException):
         return True

@@ -1,4 +1,4 @@
-"""What a recorded call consists of: messages to carry, and what must exist before they go."""
+"""Messages to send, what must be declared or stored before that, and received properties."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..retry import RetryPolicy
-from .backend import StoreWrite
 
-__all__ = ["Declaration", "OutgoingMessage", "Properties"]
+__all__ = ["Declaration", "OutgoingMessage", "Properties", "StoreWrite", "TemplateId"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,33 @@ class Declaration:
 
 
 class Properties(NamedTuple):
-    """What a receiver needs to know of a message beside its body."""
+    """The properties of a message that its receiver needs to read the body."""
 
     content_type: str | None = None
     content_encoding: str | None = None
     headers: Mapping[str, Any] | None = None
     correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWrite:
+    """A write that Celery's result backend would have done."""
+
+    #: Redis commands, each a tuple of what redis-py takes. Several are one transaction.
+    commands: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class TemplateId:
+    """The identity of the template that made a message; compared by identity.
+
+    Messages with the same one have the same properties, in the same order, but for
+    ``correlation_id`` and the headers in ``varying``. So a carrier can keep the encoded form of
+    what they share. A weak reference to this ends when the template is dropped.
+    """
+
+    #: The names of headers that differ from message to message.
+    varying: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -49,19 +69,19 @@ class OutgoingMessage:
     #: AMQP's property names -> values: ``content_type``, ``headers``, ``correlation_id`` ...
     properties: dict[str, Any]
     declarations: tuple[Declaration, ...] = ()
-    #: What the result backend must have stored before the message goes.
+    #: Writes to the result backend that must be done before the message is sent.
     requires: tuple[StoreWrite, ...] = ()
     #: When to try again, or None where ``retry=False``.
     retry: RetryPolicy | None = None
-    #: Seconds that ``timeout`` or ``confirm_timeout`` allowed, or None.
+    #: Seconds that the options ``timeout`` and ``confirm_timeout`` allow, or None.
     timeout: float | None = None
     #: Whether it is an error if no queue takes it. Events may go unheard.
     mandatory: bool = True
     #: The id of the task that the message carries, or None.
     task_id: str | None = None
-    #: ``properties`` as AMQP has them, where that is known already.
-    encoded_properties: bytes | None = field(default=None, compare=False, repr=False)
-    #: What Celery would have done after the publish: its signals, in order.
+    #: The template that made it, or None if Celery's code did.
+    template: TemplateId | None = field(default=None, compare=False, repr=False)
+    #: To be called once the message is published: they send Celery's signals, in this order.
     on_published: list[Callable[[], object]] = field(default_factory=list)
 
     @property

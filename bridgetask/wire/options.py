@@ -1,4 +1,4 @@
-"""What callers may pass, judged as Celery judges it, with errors that name the option."""
+"""Checks of the options of a call: what Celery takes is taken, and errors name the option."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kombu.exceptions import EncodeError, SerializerNotInstalled
 from kombu.serialization import registry
 
 from ..errors import InvalidOption
-from ..settings import RetryPolicy
+from ..retry import RetryPolicy
 
 __all__ = ["check_call", "raise_naming_the_option"]
 
-#: Options of Celery's that hand over a blocking connection, or expect Celery's result class.
+#: Options that give Celery a blocking connection, or ask for a result class of Celery's.
 _NOT_HERE = {
     "producer": "bridgetask publishes through its own connection",
     "publisher": "bridgetask publishes through its own connection",
@@ -29,7 +29,7 @@ _DELIVERY_MODES = (1, 2, "transient", "persistent")
 
 
 def check_call(args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:
-    """Refuse what could not be sent, or what Celery would refuse with an unclear error.
+    """Refuse arguments and options that can't be sent, and those that Celery refuses unclearly.
 
     :raises InvalidOption: naming the argument or the option.
     """
@@ -126,9 +126,9 @@ _CHECKS = {
 
 
 def raise_naming_the_option(error: Exception, options: Mapping[str, Any]) -> None:
-    """Raise what Celery and kombu raise for bad input as :class:`InvalidOption`.
+    """Raise :class:`InvalidOption` for an error of Celery's or kombu's that bad options cause.
 
-    Returns where it is something else.
+    Return if the error has another cause.
     """
     if isinstance(error, QueueNotFound):
         raise InvalidOption("queue", str(error.args[0])) from error

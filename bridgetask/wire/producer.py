@@ -1,20 +1,17 @@
-"""kombu's producer without a connection: messages are built and kept, not published."""
+"""kombu's producer without a connection: it builds messages and keeps them, unpublished."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from kombu import Connection, Producer
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from ..retry import RetryPolicy
-from ..settings import sends_by_amqp
-from .lesson import Published, current_lesson
 from .message import Declaration, OutgoingMessage
-
-if TYPE_CHECKING:
-    from celery import Celery
+from .observing import Published, current_observations
+from .snapshot import Snapshot
 
 __all__ = ["RecordingChannel", "RecordingProducer", "declarations_of"]
 
@@ -37,27 +34,35 @@ _REMEMBERED = 128
 
 
 class RecordingProducer(Producer):
-    """kombu's producer, connected to nothing. All encoding is kombu's own.
+    """kombu's producer, without a connection. It serialises by kombu's own code.
 
+    :param connection: what to show those who ask for the connection. Nothing connects it.
+    :param channel: what messages and declarations are recorded on.
     :param on_message: called with each message in place of publishing it.
     """
 
-    def __init__(self, app: Celery, on_message: Callable[[OutgoingMessage], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        channel: RecordingChannel,
+        on_message: Callable[[OutgoingMessage], None],
+    ) -> None:
         self._on_message = on_message
-        self._declared: dict[Any, tuple[Any, tuple[Declaration, ...]]] = {}
+        #: By queues and exchanges, with what those were.
+        self._declared: dict[Any, tuple[Any, Snapshot, tuple[Declaration, ...]]] = {}
         self._retry_policies: dict[tuple[Any, ...], RetryPolicy] = {}
         # Never connected; but Celery, and those who trace calls, ask it for settings.
-        self._connection = _unconnected(app)
+        self._connection = connection
         super().__init__(cast(Any, None), auto_declare=False)
-        self._channel = RecordingChannel()
+        self._channel = channel
 
     @property
     def connection(self) -> Any:
-        """One like the app's, which nothing connects."""
+        """A connection like the app's. Nothing connects it."""
         return self._connection
 
     def publish(self, body: Any, **options: Any) -> None:  # type: ignore[override]
-        """Follow ``Producer.publish``, keeping for the transport what is its part."""
+        """Follow ``Producer.publish``; keep what it would have done with the connection."""
         declare = options.pop("declare", None)
         retry = options.pop("retry", False)
         policy = options.pop("retry_policy", None) or {}
@@ -70,9 +75,9 @@ class RecordingProducer(Producer):
         message.declarations = self._declarations(declare or ())
         message.retry = self._retry_policy(policy) if retry else None
         message.timeout = _sooner(timeout, confirm_timeout)
-        lesson = current_lesson.get()
-        if lesson is not None:
-            lesson.published.append(
+        observations = current_observations()
+        if observations is not None:
+            observations.published.append(
                 Published(
                     message,
                     body,
@@ -83,8 +88,24 @@ class RecordingProducer(Producer):
             )
         self._on_message(message)
 
+    def serialise(
+        self,
+        content: Any,
+        serializer: str | None,
+        compression: str | None,
+        headers: dict[str, Any],
+    ) -> tuple[bytes | str, str, str]:
+        """Return a body, its content type and its encoding, as ``publish`` makes them.
+
+        :param headers: gets one that names the compression, if there is any.
+        """
+        prepared: tuple[bytes | str, str, str] = self._prepare(
+            content, serializer, None, None, compression, headers
+        )
+        return prepared
+
     def _retry_policy(self, policy: Mapping[str, Any]) -> RetryPolicy:
-        """Return the same policy for the same mapping: it is always the configured one."""
+        """Return a policy; the same one for equal mappings, as nearly all of them are."""
         key = tuple(policy.items())
         try:
             known = self._retry_policies.get(key)
@@ -99,20 +120,20 @@ class RecordingProducer(Producer):
     def _declarations(self, entities: Any) -> tuple[Declaration, ...]:
         found: tuple[Declaration, ...] = ()
         for entity in entities:
-            known, declarations = self._declared.get(entity, (None, ()))
-            if known is not entity:  # kombu's == leaves out max_length, expires and others
-                declarations = declarations_of(entity)
-                self._declared[entity] = entity, declarations
+            known = self._declared.get(entity)
+            # kombu's == leaves out max_length, expires and others.
+            if known is not None and known[0] is entity and known[1].is_current():
+                found += known[2]
+                continue
+            try:
+                snapshot = Snapshot(entity)
+            except TypeError:  # it may be changed unseen
+                found += declarations_of(entity, type(self._channel))
+                continue
+            declarations = declarations_of(entity, type(self._channel))
+            self._declared[entity] = entity, snapshot, declarations
             found += declarations
         return found
-
-
-def _unconnected(app: Celery) -> Connection:
-    """Return the app's connection, which does no I/O by itself.
-
-    For brokers that nobody connects to, another one: kombu would import their libraries.
-    """
-    return app.connection_for_write() if sends_by_amqp(app) else Connection("memory://")
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:
@@ -121,15 +142,20 @@ def _sooner(one: float | None, other: float | None) -> float | None:
     return min(one, other)
 
 
-def declarations_of(entity: Any) -> tuple[Declaration, ...]:
-    """Return the steps in which kombu declares a queue or an exchange."""
-    channel = RecordingChannel()
+def declarations_of(
+    entity: Any, channel_class: type[RecordingChannel] | None = None
+) -> tuple[Declaration, ...]:
+    """Return the steps in which kombu declares a queue or an exchange.
+
+    :param channel_class: the class of the channel that they are recorded on; AMQP's unless given.
+    """
+    channel = (channel_class or RecordingChannel)()
     entity(channel).declare()
     return tuple(channel.declarations)
 
 
 class RecordingChannel:
-    """The calls that kombu makes on a channel, kept instead of made."""
+    """Keeps the calls that kombu makes on a channel."""
 
     def __init__(self) -> None:
         self.declarations: list[Declaration] = []
@@ -160,7 +186,7 @@ class RecordingChannel:
     def basic_publish(
         self, message: tuple[bytes, dict[str, Any]], exchange: str, routing_key: str, **_: Any
     ) -> OutgoingMessage:
-        """Return the message in place of publishing it."""
+        """Return the message instead of publishing it."""
         body, properties = message
         return OutgoingMessage(exchange, routing_key, body, properties)
 

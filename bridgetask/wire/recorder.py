@@ -1,65 +1,63 @@
-"""Celery's own code builds the messages of a call; a recording producer keeps them."""
+"""Celery's own code builds the messages of a call. They are recorded, and sent later."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from time import monotonic
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import celery.app.task
 from celery import Task
 from celery.canvas import Signature
 from celery.local import Proxy, maybe_evaluate
-from kombu import Producer
+from kombu import Connection, Producer
 
 from ..errors import InvalidOption
-from .app_view import app_view, task_view
-from .backend import StoreWrite
+from .app_view import MakeBackend, app_view
+from .callback_address import CallbackAddress
 from .canvas import AT_ONCE, SentResult, apply_in_steps, bind, is_large
-from .message import OutgoingMessage
+from .message import OutgoingMessage, StoreWrite
 from .options import check_call, raise_naming_the_option
-from .producer import RecordingProducer
+from .producer import RecordingChannel, RecordingProducer
+from .tape import Tape
+from .templates import Templates
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from .templates import Templates
-
 __all__ = ["RecordedCall", "Recorder", "is_task"]
 
+T = TypeVar("T")
+
 _CALL_DECIDES = hasattr(celery.app.task, "get_actual_ignore_result")
-#: Seconds that members of a large group may take before those made so far are sent.
+#: Seconds after which the members of a large group that are made so far are sent.
 _LONG = 0.05
 
 
 def is_task(candidate: object) -> bool:
-    """Tell whether this is a Celery task. One that is not made yet, by a lazy app, is left so."""
+    """Tell whether this is a Celery task, or the proxy of one, which is not evaluated."""
     return issubclass(type(candidate), Proxy) or isinstance(candidate, Task)
 
 
 @dataclass(slots=True)
 class RecordedCall:
-    """A call of a task or a signature, as the messages that make it."""
+    """A call of a task or a signature: its messages, and Celery's result."""
 
     name: str
-    #: Celery's result: the one that stands for the whole call, with its parents and members.
+    #: Celery's result of the whole call, with its parents and members.
     result: Any
     messages: list[OutgoingMessage]
-    #: Whether it was said in the call that there will be no result, or that there will be one.
+    #: The option ``ignore_result`` of the call; None if the call did not have it.
     ignore_result: bool | None = None
-    #: Where the result goes, if not to us: an address given as ``reply_to``.
+    #: Whether the option ``reply_to`` sends the result to somebody else.
     reply_elsewhere: bool = False
-    #: Celery's result of the group, in a large call, whose members are called step by step.
+    #: Celery's result of the group whose members are called in steps; None in other calls.
     growing: Any = None
-    #: Those members that are still to be called, with these options.
+    #: The steps, each of which calls one of the members that are left.
     rest: Iterator[SentResult] | None = None
-    #: Whether those take long to make, so that each should be sent before the next one is made.
+    #: Whether members take long to make, so that each should be sent before the next is made.
     slow: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,28 +67,56 @@ class Recorder:
 
     :param app: the Celery app, which is not altered.
     :param reply_to: the address that workers shall send results to.
-    :param backend: what ``ResultSettings.backend`` says. For ``rpc`` the results of linked tasks
-        shall come there, too: Celery's sends those to the worker itself (celery issue 6107).
+    :param connection: a kombu connection like the app's, which nothing connects.
+    :param channel: what messages and declarations are recorded on.
+    :param make_backend: makes what stands for the app's result backend.
+    :param address_callbacks: whether results of linked tasks shall come to ``reply_to``, too.
+    :param clock: tells the time in seconds, to templates.
     """
 
-    def __init__(self, app: Celery, reply_to: str, *, backend: str = "disabled") -> None:
+    def __init__(
+        self,
+        app: Celery,
+        reply_to: str,
+        *,
+        connection: Connection,
+        channel: RecordingChannel,
+        make_backend: MakeBackend,
+        address_callbacks: bool,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.app = app
         self.reply_to = reply_to
-        self._address_callbacks = backend == "rpc"
-        #: Whether any call had linked tasks, whose results come here as well.
-        self.links_used: bool = False
-        self._recording: ContextVar[_Recording] = ContextVar("recording")
-        self._mandatory: ContextVar[bool] = ContextVar("mandatory", default=True)
-        self.producer: RecordingProducer = RecordingProducer(app, self.add)
-        #: In place of the app's, which Celery asks which kind of broker it talks to.
-        self.producer_pool: SimpleNamespace = SimpleNamespace(
-            connections=SimpleNamespace(connection=self.producer.connection)
+        #: What is recorded; others may add to it, while a recording is open.
+        self.tape: Tape = Tape()
+        #: What Celery's and kombu's code publishes by.
+        self.producer: RecordingProducer = RecordingProducer(connection, channel, self.tape.add)
+        self._callback_address = CallbackAddress(reply_to if address_callbacks else None)
+        self._view = app_view(
+            app,
+            reply_to,
+            tape=self.tape,
+            producer=self.producer,
+            callback_address=self._callback_address,
+            make_backend=make_backend,
+            clock=clock,
         )
-        self._view = app_view(app, self, backend)
+        self._send_task = self._view.app.send_task
         #: Calls that are made without Celery's code.
-        self.templates: Templates = self._view._templates
+        self.templates: Templates = self._view.templates
         #: The view's backend: Celery's own for Redis, but for its I/O.
         self.backend: Any = self._view.backend
+
+    @property
+    def links_used(self) -> bool:
+        """Whether any call had linked tasks, whose results come here as well."""
+        return self._callback_address.was_written
+
+    @property
+    def sending_parts(self) -> dict[str, Any]:
+        """The attributes of an app that it sends by, with ones that record in their place."""
+        names = ("amqp", "producer_or_acquire", "producer_pool")
+        return {name: getattr(self._view.app, name) for name in names}
 
     def send_task(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> RecordedCall:
         """Record what ``Celery.send_task`` does.
@@ -99,7 +125,7 @@ class Recorder:
         """
         if not isinstance(name, str):
             raise InvalidOption("name", f"must be a string, not {type(name).__name__}")
-        return self._record(name, self._view.send_task, (name, args, kwargs), options)
+        return self._record(name, self._send_task, (name, args, kwargs), options)
 
     def apply_async(
         self, task: Any, args: Any, kwargs: Any, options: dict[str, Any]
@@ -111,12 +137,12 @@ class Recorder:
         """
         task = maybe_evaluate(task)
         if isinstance(task, Task):
-            apply = task_view(task, self._view).apply_async
+            apply = self._view.tasks.of(task).apply_async
             return self._record(task.name, apply, (args, kwargs), options)
         if isinstance(task, Signature):
             began = monotonic()
             in_steps = not self.app.conf.task_always_eager and is_large(task)
-            signature = bind(task, self._view, lazily=in_steps)
+            signature = bind(task, self._view.app, lazily=in_steps)
             if in_steps:
                 return self._record_in_steps(signature, args, kwargs, options, began)
             return self._record(signature.name, signature.apply_async, (args, kwargs), options)
@@ -125,52 +151,52 @@ class Recorder:
     def record_more(
         self, call: RecordedCall, members: int, began: float | None = None
     ) -> tuple[list[Any], list[Any]]:
-        """Record the next members of a large group: their results, and their messages.
+        """Record the next members of a large group; return their results, and their messages.
 
-        There are no more where there are no results. There are less than asked for where it takes
-        long to make them.
+        An empty list of results means that there are no more members. Fewer than asked for are
+        returned if it takes long to make them.
 
-        :param began: when the first of them was begun to be made, if not now.
+        :param members: how many to record at most.
+        :param began: the time by ``time.monotonic`` when the first one was begun, if not now.
         :raises InvalidOption: naming what can't be used.
         :raises Exception: whatever else Celery raises for a member that can't be sent.
         """
-        results: list[Any] = []
         until = (monotonic() if began is None else began) + _LONG
-        with _Recording(self._recording, call.options) as recording:
+
+        def take() -> list[Any]:
+            results: list[Any] = []
             for result in islice(call.rest or (), members):
                 results.append(result)
                 call.slow = monotonic() > until
                 if call.slow:
                     break
+            return results
+
+        with self.tape.recording() as recording:
+            results = _naming_options(call.options, take)
         return results, recording.messages
 
     def record(self, publish: Callable[[Producer], object]) -> list[OutgoingMessage]:
         """Return the messages that ``publish`` sends through the producer it is given."""
-        with _Recording(self._recording) as recording:
+        with self.tape.recording() as recording:
             publish(self.producer)
         return recording.messages
 
-    @property
-    def sending_parts(self) -> dict[str, Any]:
-        """What an app sends by, replaced so that it is recorded."""
-        names = ("amqp", "producer_or_acquire", "producer_pool")
-        return {name: getattr(self._view, name) for name in names}
-
     def record_writes(self, write: Callable[[Any], object]) -> tuple[StoreWrite, ...]:
-        """Return what ``write`` stores with the backend that it is given."""
-        with _Recording(self._recording) as recording:
+        """Return the writes that ``write`` does with the backend that it is given."""
+        with self.tape.recording() as recording:
             write(self.backend)
         return tuple(recording.writes)
 
     def ignores_result(self, call: RecordedCall, result: Any, message: Any) -> bool:
         """Tell whether the worker will send no result.
 
-        Where a call leaves it open, the worker's task decides (``app/trace.py``); the task or
-        the setting of the same name here is the best there is to know that. Up to Celery 5.5 a
-        call can't ask for a result that the task ignores.
+        If the call does not say, the worker's task decides (``app/trace.py``). Then this goes by
+        the task of that name here, or by the setting. Up to Celery 5.5 a call can't ask for a
+        result that the task ignores.
 
         :param result: Celery's result of the call, or of a part of it.
-        :param message: the message of that part, or None for one that a worker will send.
+        :param message: the message of that part, or None if a worker will send it.
         """
         headers = message.properties.get("headers", {}) if message is not None else {}
         said = call.ignore_result if result is call.result else None
@@ -179,14 +205,14 @@ class Recorder:
             return bool(said)
         name = headers.get("task") or getattr(result, "task_name", None) or call.name
         task = self.app._tasks.get(name)
-        return bool(task.ignore_result if task else self._view.conf.task_ignore_result)
+        return bool(task.ignore_result if task else self._view.app.conf.task_ignore_result)
 
     def _record(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> RecordedCall:
         check_call(args[-2], args[-1], options)
-        with _Recording(self._recording, options) as recording:
-            result = call(*args, **options)
+        with self.tape.recording() as recording:
+            result = _naming_options(options, call, *args, **options)
         if result is None:
             raise InvalidOption("task", f"is an empty {name}: there is nothing to call")
         return self._recorded(name, result, recording.messages, options)
@@ -200,8 +226,10 @@ class Recorder:
         began: float,
     ) -> RecordedCall:
         check_call(args, kwargs, options)
-        with _Recording(self._recording, options):
-            result, growing, rest = apply_in_steps(signature, args, kwargs, dict(options))
+        with self.tape.recording():
+            result, growing, rest = _naming_options(
+                options, apply_in_steps, signature, args, kwargs, dict(options)
+            )
         call = self._recorded(signature.name, result, [], options)
         call.growing, call.rest, call.options = growing, rest, options
         results, call.messages = self.record_more(call, AT_ONCE, began)
@@ -222,102 +250,16 @@ class Recorder:
             reply_elsewhere=reply_to is not None and reply_to != self.reply_to,
         )
 
-    # What the view asks for while Celery's code runs:
 
-    def producer_or_acquire(self, producer: Any = None) -> nullcontext[Any]:
-        """Follow ``Celery.producer_or_acquire``, with the recording producer."""
-        return nullcontext(self.producer)
+def _naming_options(
+    options: Mapping[str, Any], call: Callable[..., T], /, *args: Any, **kwargs: Any
+) -> T:
+    """Return what ``call`` returns.
 
-    def record_task(self, task_id: str, send: Callable[[], object]) -> None:
-        """Let ``send`` record a task's message, in a context that its ``on_published`` return to.
-
-        OpenTelemetry enters a span in ``before_task_publish`` and leaves it in
-        ``after_task_publish``. Meanwhile other messages, and the caller, are not inside of it.
-        """
-        messages = self._recording.get().messages
-        first = len(messages)
-        context = copy_context()
-        context.run(send)
-        message = messages[first]  # an event may follow
-        message.task_id = task_id
-        message.on_published = [partial(context.run, each) for each in message.on_published]
-
-    def on_published(self, callback: Callable[[], object]) -> None:
-        """Keep ``callback`` with the message that was recorded last."""
-        self._recording.get().messages[-1].on_published.append(callback)
-
-    @contextmanager
-    def not_mandatory(self) -> Iterator[None]:
-        """Mark the messages recorded inside as free to reach nobody."""
-        token = self._mandatory.set(False)
-        try:
-            yield
-        finally:
-            self._mandatory.reset(token)
-
-    def address_callbacks(self, body: Any) -> None:
-        """Stamp our address on linked tasks, which would else reply to the worker's own queue."""
-        if not self._address_callbacks:
-            return
-        embedded = body if isinstance(body, dict) else body[2]
-        self.links_used |= bool(embedded.get("callbacks") or embedded.get("errbacks"))
-        for link in ("callbacks", "errbacks", "chain"):
-            if embedded.get(link):
-                embedded[link] = self._with_reply_to(embedded[link])
-
-    def _with_reply_to(self, signatures: Any) -> Any:
-        """Return a signature, or a list of them, with our address where there is none."""
-        if isinstance(signatures, (list, tuple)):
-            return type(signatures)(map(self._with_reply_to, signatures))
-        # Pickle tells a signature from a dict. Neither copy looks at what is lazy in it.
-        stamped = (Signature if isinstance(signatures, Signature) else dict)(signatures)
-        options = dict(stamped.get("options") or {})
-        options.setdefault("reply_to", self.reply_to)
-        for link in ("link", "link_error"):
-            if options.get(link):
-                options[link] = self._with_reply_to(options[link])
-        stamped["options"] = options
-        return stamped
-
-    def add(self, message: OutgoingMessage) -> None:
-        """Keep a message that the producer published."""
-        recording = self._recording.get()
-        message.mandatory = self._mandatory.get()
-        if recording.writes:
-            message.requires = tuple(recording.writes)
-            recording.writes.clear()
-        recording.messages.append(message)
-
-    def add_write(self, write: StoreWrite) -> None:
-        """Keep what the backend stored: before the message that is recorded next."""
-        self._recording.get().writes.append(write)
-
-
-class _Recording:
-    """Keeps what Celery's code sends and stores inside.
-
-    :param options: those of a call.
-    :raises InvalidOption: the error inside is due to one of them.
+    :raises InvalidOption: an error in it is due to one of the options.
     """
-
-    __slots__ = ("_current", "_options", "_token", "messages", "writes")
-
-    def __init__(
-        self, current: ContextVar[_Recording], options: Mapping[str, Any] | None = None
-    ) -> None:
-        self.messages: list[OutgoingMessage] = []
-        #: What was to be stored since the last message.
-        self.writes: list[StoreWrite] = []
-        self._current = current
-        self._options = options
-
-    def __enter__(self) -> Self:
-        self._token = self._current.set(self)
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._current.reset(self._token)
-        if isinstance(error, Exception) and self._options is not None:
-            raise_naming_the_option(error, self._options)
-        if self.messages and self.writes:  # what is stored last goes before the last message
-            self.messages[-1].requires += tuple(self.writes)
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:
+        raise_naming_the_option(error, options)
+        raise

@@ -1,4 +1,4 @@
-"""What workers send back, decoded by kombu and Celery, without I/O and without surprises."""
+"""Results and other states that workers send: kombu and Celery decode them, without I/O."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ READY_STATES = states.READY_STATES
 
 _JSON = "application/json"
 
-#: Bytes from which on a body is slow to decode. Less takes a few milliseconds at most.
+#: Bodies of this many bytes and more are slow to decode. Shorter ones take a few milliseconds.
 _SLOW = 128 * 1024
 
-#: What a result that its backend has compressed begins with, from Celery 5.7 on.
+#: The first bytes of results that a backend has compressed, which it does from Celery 5.7 on.
 _COMPRESSED: bytes = getattr(celery_backends, "COMPRESSED_PAYLOAD_MAGIC", b"\0celery-compressed\0")
 
-#: Characters of what an error says that are kept.
+#: How many characters of an error's text are kept.
 _LONGEST_REASON = 300
 
 
@@ -84,12 +84,12 @@ class TaskUpdate:
     parent_id: str | None = None
     #: All that the worker sent, ``result`` included as it was encoded.
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    #: Where the exception was raised, by a task that was run on the spot; or None.
+    #: Python's traceback of the exception, if the task ran in this process; else None.
     raised_at: TracebackType | None = field(default=None, repr=False, compare=False)
 
     @property
     def final(self) -> bool:
-        """Whether this is a result: nothing but a repetition follows it."""
+        """Whether the task has ended. Only a repetition of this can follow."""
         return self.state in READY_STATES
 
     @property
@@ -106,18 +106,20 @@ def load(
     limit: int = DEFAULT_LIMIT,
     in_steps: bool = False,
 ) -> Any:
-    """Decode a body as ``kombu.Message.decode`` does, compression included.
+    """Decompress and decode a body as ``kombu.Message.decode`` does.
 
-    :param limit: bytes that the body may have, once it is decompressed.
-    :param in_steps: whether to let other threads run while JSON is decoded, which takes longer.
+    :param accept: the content types that are accepted; None accepts all that kombu has
+        not disabled.
+    :param limit: bytes that the body may have, before and after decompression.
+    :param in_steps: whether other threads may run while JSON is decoded, which takes longer.
     :raises TooLarge: it has more.
     :raises Exception: whatever kombu raises for content that is broken or not accepted.
     """
     if len(body) > limit:
         raise TooLarge(limit)
     content_type, content_encoding, headers, _ = properties
-    # What has no decoder kombu would decode by whichever of Python's codecs the sender names. Some
-    # of those decompress, without a limit; and no worker sends such a thing.
+    # kombu decodes content without a decoder by the codec that the sender names. Some of Python's
+    # codecs decompress, without a limit. No worker sends such content.
     if content_type not in registry._decoders:
         raise ContentDisallowed(f"Refusing to deserialize content of type {content_type!r}")
     compression = (headers or {}).get("compression")
@@ -131,8 +133,8 @@ class ResultDecoder:
     """Decodes results as the app's own backend would. Safe to use from any thread.
 
     :param app: the Celery app, whose ``result_accept_content`` and serialisers apply.
-    :param backend: Celery's backend that stores results, where one does.
-    :param max_size: bytes that a result may have, once it is decompressed.
+    :param backend: Celery's backend, if it stores results; None if they come in messages.
+    :param max_size: bytes that a result may have, before and after decompression.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class ResultDecoder:
         accept = conf.result_accept_content
         self._accept = prepare_accept_content(conf.accept_content if accept is None else accept)
         self._max_size = max_size
-        # Celery's base class, for its decoding alone: it has no connection to anything.
+        # Celery's base class can decode, and connects to nothing.
         self._backend = backend or Backend(app=app)
 
     def decode(
@@ -153,8 +155,8 @@ class ResultDecoder:
     ) -> TaskUpdate:
         """Decode one message.
 
-        :param in_steps: whether to let other threads run meanwhile, which takes longer.
-        :raises ResultUndecodable: with the id of the task it is about, as far as that is known.
+        :param in_steps: whether other threads may run meanwhile, which takes longer.
+        :raises ResultUndecodable: it can't be read. The error has the task's id, if that is known.
         """
         try:
             meta = load(body, properties, self._accept, limit=self._max_size, in_steps=in_steps)
@@ -165,7 +167,7 @@ class ResultDecoder:
     def decode_stored(self, payload: bytes, task_id: str, in_steps: bool = False) -> TaskUpdate:
         """Decode what the backend has stored for a task, as ``Backend.decode`` does.
 
-        :param in_steps: whether to let other threads run meanwhile, which takes longer.
+        :param in_steps: whether other threads may run meanwhile, which takes longer.
         :raises ResultUndecodable: it can't be read.
         """
         try:
@@ -195,7 +197,7 @@ class ResultDecoder:
         )
 
     def is_slow(self, body: bytes, headers: Mapping[str, Any] | None = None) -> bool:
-        """Tell whether decoding a message, or what is stored, may take more than a few ms."""
+        """Tell whether it may take more than a few ms to decode a message or a stored result."""
         compressed = (headers or {}).get("compression") or body.startswith(_COMPRESSED)
         return len(body) >= _SLOW or bool(compressed)
 
@@ -224,7 +226,7 @@ class ResultDecoder:
 
 
 def _json_in_steps() -> Any:
-    """Return kombu's registry, with its own way of decoding JSON replaced by one in steps."""
+    """Return kombu's registry of serialisers, with a decoder of JSON that works in steps."""
     if registry._decoders.get(_JSON) is not json_loads:  # the program has registered another one
         return registry
     replaced: Any = copy(registry)
@@ -234,7 +236,7 @@ def _json_in_steps() -> Any:
 
 
 def _stored(payload: bytes) -> tuple[str | None, bytes]:
-    """Tell how a backend has compressed what it stored; follows ``decompress_payload``."""
+    """Return the compression of a stored result, and the rest; follows ``decompress_payload``."""
     if not payload.startswith(_COMPRESSED):
         return None, payload
     method, _, body = payload[len(_COMPRESSED) :].partition(b"\0")
@@ -248,7 +250,7 @@ def _undecodable(error: Exception, task_id: str | None) -> ResultUndecodable:
 
 
 def _described(error: Exception) -> str:
-    """Return what an error says, fit for a log: it may quote what anybody may have written."""
+    """Return the text of an error, fit for a log: it may quote text that anybody has written."""
     try:
         text = str(error)[:_LONGEST_REASON]
     except Exception:
@@ -257,7 +259,7 @@ def _described(error: Exception) -> str:
 
 
 def is_eager_result(result: object) -> bool:
-    """Tell whether this is what ``task_always_eager`` gives: the task was run on the spot."""
+    """Tell whether this is a result of ``task_always_eager``: the task has run already."""
     return isinstance(result, EagerResult)
 
 
@@ -269,10 +271,10 @@ def from_eager_result(result: Any) -> TaskUpdate:
 
 
 def result_tree(encoded: Any) -> tuple[str, Any, list[Any] | None]:
-    """Read what ``as_tuple`` of a result of Celery's left of it.
+    """Read a result of Celery's that ``as_tuple`` has encoded.
 
-    :returns: the id of a task or group; its parent, encoded likewise, or None; and the members
-        of a group, encoded likewise, or None for a task.
+    :returns: the id of a task or group; its parent, encoded in the same way, or None; and the
+        members of a group, encoded in the same way, or None for a task.
     :raises ResultUndecodable: it is something else.
     """
     try:

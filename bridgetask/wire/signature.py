@@ -1,4 +1,4 @@
-"""Signatures that are Celery's in all but who calls them."""
+"""Celery's signatures, with a function of ours in place of ``apply_async``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ __all__ = ["RedirectedSignature", "celery_class"]
 
 
 class RedirectedSignature(_Signature):
-    """A signature that is called by a function of ours; and so is what is made of it.
+    """A signature that a function of ours calls, as it does the signatures made from this one.
 
-    Celery takes it for its own: it can be linked, serialised, and be a member of a group, chain or
-    chord. Those that Celery made are called by Celery, and so are their members, then.
+    To Celery it is a signature like any other: it can be linked, serialised, and be a member of a
+    group, chain or chord. Where Celery's own code calls it, as it does the members of its groups,
+    Celery's ``apply_async`` runs.
     """
 
     _call: Callable[..., Any]
-    #: The class of Celery's that this one extends.
+    #: Celery's class, which this one extends.
     _celery_class: Any = Signature
 
     @classmethod
@@ -66,22 +67,22 @@ class RedirectedSignature(_Signature):
         return self._like(super().__or__(other))
 
     def __ror__(self, other: Any) -> Any:
-        # Asked before ``other`` is, where that is of the class that this one extends.
+        # Python asks this one first if ``other`` is of the class that it extends.
         if not isinstance(other, Signature):
             return NotImplemented
         return self._like(other.__or__(self))
 
 
 class _GroupOfChunks:
-    """What ``celery.canvas.chunks`` alone has."""
+    """The method that of all signatures only ``celery.canvas.chunks`` has."""
 
     def group(self: Any) -> Any:
-        """Return the group that is called, as ``chunks.group`` does."""
+        """Return the group that the chunks are called as."""
         return self._like(super().group())  # type: ignore[misc]
 
 
 def celery_class(signature: Signature[Any]) -> Any:
-    """Return the class of Celery's that a signature has, or that its own extends."""
+    """Return a signature's class in Celery, whether or not it was redirected."""
     if isinstance(signature, RedirectedSignature):
         return signature._celery_class
     return type(signature)
@@ -89,7 +90,7 @@ def celery_class(signature: Signature[Any]) -> Any:
 
 @cache
 def _extended(base: Any, kind: Any) -> Any:
-    """Return the class that makes a class of Celery's one of ours."""
+    """Return the class that combines a class of ours with one of Celery's."""
     if kind is Signature:
         return base
     bases = (base, _GroupOfChunks, kind) if issubclass(kind, chunks) else (base, kind)
@@ -100,11 +101,11 @@ def _extended(base: Any, kind: Any) -> Any:
 def _is_called_by_celery(signature: Signature[Any]) -> bool:
     """Tell whether Celery's own code calls a signature, rather than a program.
 
-    So it does for its own groups, chains and chords, and for a task that is replaced in a worker.
-    They expect Celery's results. Nothing in the call itself tells that: a chord calls an empty
-    header's body by a mere ``delay``.
+    Celery calls the members of its own groups, chains and chords, and a task that replaces another
+    one in a worker, and expects its own results. The arguments of the call do not tell: for an
+    empty header, a chord calls the body by a mere ``delay``.
     """
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_locals.get("self") is signature:
-        frame = frame.f_back  # its other ways to be called, such as ``delay``
+        frame = frame.f_back  # the signature's own methods, such as ``delay``
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "celery"

@@ -1,8 +1,8 @@
-"""JSON decoded in steps, so that a thread that does it lets other threads run in between.
+"""A decoder of JSON that works in steps, so that other threads can run in between.
 
-``json`` decodes a document in one call of its C code, which keeps the interpreter to itself: from
-a thread, 20 MB stop the event loop as long as they would on it. Here the same C code is given a
-window of the document at a time, as large as it can take in a millisecond or so.
+``json`` decodes a document in one call of its C code, which does not release the interpreter: 20 MB
+that a thread decodes stop the event loop as long as if the loop's own thread did. Here the same C
+code gets a part of the document at a time, small enough to be decoded in about a millisecond.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["loads"]
 
-#: Characters that are decoded in one step at most, and those that are tried first.
+#: How many characters one step may decode, and how many are tried first.
 _WINDOW, _SMALL = 65_536, 512
 
 
@@ -77,7 +77,7 @@ class _Reader:
                 return values, at
 
     def _elements(self, at: int) -> tuple[list[Any], int]:
-        """Return elements of an array, at least one, and where the comma or bracket behind ends."""
+        """Return one or more elements of an array, and where the delimiter behind them ends."""
         window = self._document[at : at + _WINDOW]
         values, end = self._many(window) or self._one_by_one(window)
         if values:
@@ -86,7 +86,7 @@ class _Reader:
         return [value], self._delimiter(end, "]")
 
     def _many(self, window: str) -> tuple[list[Any], int] | None:
-        """Decode the elements up to what looks like the last comma between two of them."""
+        """Decode the elements up to the last comma that seems to be between two of them."""
         closing = {"[": "],", "{": "},"}.get(window[:1], ",")
         comma = window.rfind(closing) + len(closing) - 1
         if comma < len(closing):
@@ -99,7 +99,7 @@ class _Reader:
         return (values, comma + 1) if end == comma + 2 else None
 
     def _one_by_one(self, window: str) -> tuple[list[Any], int]:
-        """Decode the elements that a comma follows, and that are in the window as a whole."""
+        """Decode the elements that are in the window in full, with a comma behind them."""
         values: list[Any] = []
         at = 0
         while True:

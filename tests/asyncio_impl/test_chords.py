@@ -220,8 +220,8 @@ async def test_what_celery_saved_is_restored(redis_app: Celery) -> None:
 
 async def test_what_is_stored_but_no_group_is_refused(redis_app: Celery) -> None:
     async with Client(redis_app) as client:
-        key = client._wire.recorder.backend.get_key_for_group("broken")
-        store = client._running_session().store
+        key = client._sessions.codec.recorder.backend.get_key_for_group("broken")
+        store = client._sessions.running().store
         assert store is not None
         for stored in (b"{", b'{"result": [["an-id", null], null]}', b'{"result": 3}', b"{}"):
             await with_celerys_backend(

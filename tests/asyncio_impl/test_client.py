@@ -106,7 +106,7 @@ def test_one_client_serves_two_event_loops_one_after_the_other(app: Celery) -> N
 
     async def call_and_leave_open() -> Any:
         value = await client.delay(tasks.add, 1, 1)
-        session = client._session
+        session = client._sessions.current
         assert session is not None
         await session.close(5)  # the loop ends, the client does not
         return value
@@ -129,7 +129,7 @@ client = Client(Celery(broker="amqp://", backend="rpc://"))
 making, forked = threading.Event(), threading.Event()
 
 def make():
-    with client._making:
+    with client._sessions._making:
         making.set()
         forked.wait()
 
@@ -139,7 +139,7 @@ making.wait()
 pid = os.fork()
 if pid == 0:
     signal.alarm(10)
-    client._wire
+    client._sessions.codec
     os._exit(0)
 forked.set()
 print(os.waitpid(pid, 0)[1])
@@ -172,7 +172,7 @@ def test_use_from_another_loop_is_a_clear_error(app: Celery) -> None:
 
     asyncio.run(call_elsewhere())
     asyncio.run(wait_elsewhere())
-    client._closed = False
+    client._sessions.closed = False
     assert loop.run_until_complete(handle.get()) == 2
     loop.run_until_complete(client.close())
     loop.run_until_complete(asyncio.sleep(0.05))
@@ -230,7 +230,7 @@ async def test_closing_an_idle_client_does_nothing(app: Celery) -> None:
 async def test_closing_deletes_the_reply_queue(app: Celery, rabbitmq: Any) -> None:
     async with Client(app) as client:
         await client.delay(tasks.add, 1, 1)
-        queue = client._reply_to
+        queue = client._sessions.codec.recorder.reply_to
         during = await asyncio.to_thread(rabbitmq.names, "queues", "name", "durable", "auto_delete")
         assert [queue, "true", "false"] in during
     assert not await asyncio.to_thread(rabbitmq.has_queue, queue)
@@ -240,7 +240,7 @@ async def test_the_reply_queue_expires(app: Celery, rabbitmq: Any) -> None:
     async with Client(app) as client:
         await client.delay(tasks.add, 1, 1)
         listed = await asyncio.to_thread(rabbitmq.names, "queues", "name", "arguments", "exclusive")
-    (row,) = (row for row in listed if row[0] == client._reply_to)
+    (row,) = (row for row in listed if row[0] == client._sessions.codec.recorder.reply_to)
     assert row[1:] == ['[{"x-expires",86400000}]', "false"]
 
 
@@ -351,7 +351,8 @@ async def test_many_tasks_in_flight_use_two_connections_and_one_consumer(
         consumers = await asyncio.to_thread(rabbitmq.names, "consumers", "queue_name")
     mine = [row for row in names if f":{os.getpid()}" in row[0] and "bridgetask" in row[0]]
     assert len(mine) == 2
-    assert [row for row in consumers if row[0] == client._reply_to] == [[client._reply_to]]
+    queue = client._sessions.codec.recorder.reply_to
+    assert [row for row in consumers if row[0] == queue] == [[queue]]
 
 
 async def test_ignored_results_give_none_once_the_broker_has_the_task(client: Client) -> None:

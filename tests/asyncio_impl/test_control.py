@@ -249,15 +249,15 @@ async def test_a_cancelled_question_leaves_nothing_behind(client: Client) -> Non
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert client._session is not None
-    assert not client._session.replies._waiting
+    assert client._sessions.current is not None
+    assert not client._sessions.current.replies._waiting
 
 
 async def test_a_reply_that_cannot_be_read_harms_nobody(
     client: Client, worker: Worker, collected_logs: Callable[[], list[str]]
 ) -> None:
     await client.control.ping([worker.name], timeout=60)
-    mailbox = client._wire.mailbox
+    mailbox = client._sessions.codec.mailbox
 
     def publish() -> None:
         with client.app.connection_for_write() as connection:

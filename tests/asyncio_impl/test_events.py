@@ -389,7 +389,7 @@ async def test_breaking_out_of_the_loop_deletes_the_queue(
         [queue] = await queues(rabbitmq) - before
         break
     await gone(rabbitmq, queue)
-    session: Any = quiet_client._session
+    session: Any = quiet_client._sessions.current
     await until(lambda: not session._subscriptions)
     sending.cancel()
     await asyncio.wait([sending])

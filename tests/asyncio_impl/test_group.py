@@ -256,7 +256,7 @@ async def test_members_before_one_that_cannot_be_sent_are_sent_whoever_asks_for_
     sent = called.results
     assert len(sent) > AT_ONCE
     assert await asyncio.gather(*sent) == [n + 1 for n in range(len(sent))]
-    assert client._running_session().backlog._count == 0
+    assert client._sessions.running().backlog._count == 0
 
 
 async def test_what_makes_the_members_may_look_at_those_that_there_are(client: Client) -> None:
@@ -376,7 +376,7 @@ async def test_eager_groups_run_on_the_spot(lonely_app: Celery) -> None:
 
 
 async def test_nothing_is_left_of_groups_that_nobody_holds(client: Client) -> None:
-    session = client._running_session()
+    session = client._sessions.running()
     for called in [client.apply_async(group(add.s(i, 1) for i in range(20))) for _ in range(5)]:
         await called.get()
     del called

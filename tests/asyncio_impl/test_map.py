@@ -67,13 +67,12 @@ async def test_leaving_early_revokes_what_is_in_flight_if_asked_to(client: Clien
     async for value in mapped:
         assert value == 0.0
         break
-    pending = client._running_session().pending
-    in_flight = {each.task_id for each in pending if not each.done}
+    session = client._sessions.running()
+    in_flight = {each.task_id for each in session.pending if not each.done}
     assert len(in_flight) == 5
     await mapped.aclose()  # type: ignore[attr-defined]
-    # The background revokes are sent before the client closes.
-    while client._background:
-        await asyncio.wait(client._background)
+    while session._background:
+        await asyncio.wait(session._background)
     (revoked,) = (await client.control.inspect().revoked()).values()
     assert in_flight <= set(revoked)
 

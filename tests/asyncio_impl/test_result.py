@@ -169,7 +169,7 @@ async def test_a_handle_is_told_though_the_one_that_waited_before_is_gone(client
     call = client.apply_async(tasks.sleep.s(0.5, 1) | tasks.add.s(1))
 
     def another() -> Any:  # as whoever asks for children gets
-        return client._handle_of_tree(client._running_session(), call.as_tuple())
+        return client._calls.handle_of_tree(client._sessions.running(), call.as_tuple())
 
     with pytest.raises(ResultTimeout):
         await another().get(timeout=0.01)
@@ -232,16 +232,38 @@ async def test_cancelling_the_last_who_waits_revokes_if_asked_to(
     client: Client, on_cancel: Any
 ) -> None:
     handle = client.apply_async(tasks.add, (1, 2), countdown=300, on_cancel=on_cancel)
+    background = client._sessions.running()._background
     first, last = asyncio.create_task(handle.get()), asyncio.create_task(handle.get())
     await handle.sent()
     first.cancel()
     await asyncio.wait([first])
-    assert not client._background
+    assert not background
     last.cancel()
     await asyncio.wait([last])
-    assert len(client._background) == 1
+    assert len(background) == 1
     with pytest.raises(TaskRevoked):
         await handle.get(timeout=10)
+
+
+async def test_a_task_is_revoked_though_the_client_closes_in_the_turn_of_the_cancelling(
+    client: Client, app: Celery
+) -> None:
+    calls: list[AsyncResult[int]] = []
+
+    async def call() -> None:
+        async with Client(app, on_cancel="revoke") as leaving:
+            calls.append(leaving.apply_async(tasks.add, (1, 2), countdown=300))
+            await calls[0]
+
+    calling = asyncio.create_task(call())
+    while not calls:
+        await asyncio.sleep(0)
+    await calls[0].sent()
+    calling.cancel()
+    await asyncio.wait([calling])
+    assert calling.cancelled()
+    (revoked,) = (await client.control.inspect().revoked()).values()
+    assert calls[0].id in revoked
 
 
 async def test_a_timeout_does_not_count_as_cancelling(app: Celery) -> None:
@@ -278,10 +300,10 @@ async def test_a_dropped_handle_leaves_nothing_behind(client: Client) -> None:
     client.delay(tasks.add, 1, 2)
     last = client.delay(tasks.add, 3, 4)
     assert await last == 7
-    assert client._session is not None
-    assert len(client._session.pending) == 1
+    assert client._sessions.current is not None
+    assert len(client._sessions.current.pending) == 1
     del last
-    assert len(client._session.pending) == 0
+    assert len(client._sessions.current.pending) == 0
 
 
 async def test_handles_are_equal_by_their_id(client: Client) -> None:

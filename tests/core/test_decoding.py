@@ -110,7 +110,7 @@ async def test_results_of_rabbitmq_arrive_though_reading_is_held_for_each(
             )
 
         await receives_all_though_full_all_the_time(client, hand_over)
-        session: Any = client._session
+        session: Any = client._sessions.current
         reader, _ = session._results._consumer._connection._connection.streams
         assert not reader.is_held
 
@@ -120,7 +120,7 @@ async def test_a_connection_that_is_held_is_not_taken_for_dead(
 ) -> None:
     async with Client(make_app("held", rabbitmq.url()), heartbeat=1) as client:
         await client.connect()
-        session: Any = client._session
+        session: Any = client._sessions.current
         connection = session._results._consumer._connection
         connection.hold()
         await asyncio.sleep(3.5)
@@ -140,7 +140,7 @@ async def test_results_of_redis_arrive_though_reading_is_held_for_each(
     celery = make_app("held", rabbitmq.url(), own_redis.url())
     with redis.Redis.from_url(own_redis.url()) as other:
         async with Client(celery) as client:
-            key_for = client._wire.recorder.backend.get_key_for_task
+            key_for = client._sessions.codec.recorder.backend.get_key_for_task
 
             async def hand_over(task_id: str, body: str) -> None:
                 await asyncio.to_thread(other.publish, key_for(task_id), body)

@@ -159,7 +159,7 @@ class Differential:
 
     def close(self) -> None:
         """Close both clients, and remove the queues."""
-        TALLY.templates += len(self._ours._wire.recorder.templates)
+        TALLY.templates += len(self._ours._sessions.codec.recorder.templates.in_use)
         self._closing.close()
 
     def compare(self, case: str, call: Call, *, linked: bool = False) -> Messages:
@@ -252,11 +252,11 @@ class Differential:
                     await call(self._ours).sent()
                 except Exception as error:
                     return error
-                await self._ours._session._sender.drain()  # an event may follow
+                await self._ours._sessions.current._outbox.drain()  # an event may follow
                 return None
 
         error = self._runner.run(through_bridgetask())
-        return self._taken(self._ours._reply_to), error
+        return self._taken(self._ours._sessions.codec.recorder.reply_to), error
 
     def _taken(self, address: str) -> Messages:
         """Return what arrived, with what must differ taken out: ids, and the reply address."""

@@ -19,47 +19,6 @@ from .comparison import DEFAULT_QUEUE, TALLY, Differential, FrozenCelery
 MakeDifferential = Callable[..., Differential]
 
 
-@pytest.fixture
-def differential(broker_url: str) -> Iterator[MakeDifferential]:
-    """Return a function that makes a comparison of an app with the settings it is given.
-
-    One at a time: it takes all that is in its queues.
-    """
-    open_ones = ExitStack()
-
-    def make(
-        *queues: Queue | str,
-        default_queue: Queue | str | None = DEFAULT_QUEUE,
-        bindings: Iterable[tuple[str, str]] = (),
-        finalize: bool = True,
-        **conf: Any,
-    ) -> Differential:
-        celery = FrozenCelery(
-            "differential", broker=broker_url, backend="rpc://", set_as_current=False
-        )
-        celery.conf.update(
-            {
-                "task_default_queue": DEFAULT_QUEUE,
-                # So that a message is there when Celery's call returns.
-                "broker_transport_options": {"confirm_publish": True},
-            }
-            | conf
-        )
-        add_tasks(configured(celery))
-        if finalize:
-            with warnings.catch_warnings():  # options that route are deprecated, and taken
-                warnings.simplefilter("ignore", CDeprecationWarning)
-                celery.finalize()
-        made = Differential(
-            broker_url, celery, filter(None, [default_queue, *queues]), bindings, about=repr(conf)
-        )
-        open_ones.callback(made.close)
-        return made
-
-    with open_ones:
-        yield make
-
-
 def add_tasks(app: Celery) -> None:
     """Register the tasks to call, each with other options of its own."""
 
@@ -89,6 +48,48 @@ def add_tasks(app: Celery) -> None:
     @app.task(name="doubled", shared=False)
     def doubled(x: int) -> int:
         return 2 * x
+
+
+@pytest.fixture
+def differential(broker_url: str) -> Iterator[MakeDifferential]:
+    """Return a function that makes a comparison of an app with the settings it is given.
+
+    One at a time: it takes all that is in its queues.
+    """
+    open_ones = ExitStack()
+
+    def make(
+        *queues: Queue | str,
+        default_queue: Queue | str | None = DEFAULT_QUEUE,
+        bindings: Iterable[tuple[str, str]] = (),
+        finalize: bool = True,
+        register: Callable[[Celery], None] = add_tasks,
+        **conf: Any,
+    ) -> Differential:
+        celery = FrozenCelery(
+            "differential", broker=broker_url, backend="rpc://", set_as_current=False
+        )
+        celery.conf.update(
+            {
+                "task_default_queue": DEFAULT_QUEUE,
+                # So that a message is there when Celery's call returns.
+                "broker_transport_options": {"confirm_publish": True},
+            }
+            | conf
+        )
+        register(configured(celery))
+        if finalize:
+            with warnings.catch_warnings():  # options that route are deprecated, and taken
+                warnings.simplefilter("ignore", CDeprecationWarning)
+                celery.finalize()
+        made = Differential(
+            broker_url, celery, filter(None, [default_queue, *queues]), bindings, about=repr(conf)
+        )
+        open_ones.callback(made.close)
+        return made
+
+    with open_ones:
+        yield make
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -79,7 +79,7 @@ async def test_results_of_an_outage_arrive_until_x_expires(
     proxy.refuse()
     proxy.cut()
     for calls in opened:
-        await until(partial(node.messages, calls.client._reply_to))
+        await until(partial(node.messages, calls.client._sessions.codec.recorder.reply_to))
     proxy.restore()
     assert await asyncio.gather(*pending) == ["x", "x"]
 

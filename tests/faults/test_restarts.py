@@ -70,7 +70,7 @@ async def test_mode_6_a_deleted_reply_queue_is_consumed_again_in_five_seconds(
     pending = [calls.send_task("nothing", queue="nobody-listens") for calls in opened]
     await asyncio.gather(*(call.sent() for call in pending))
     for calls in opened:
-        reply_queue = calls.client._reply_to
+        reply_queue = calls.client._sessions.codec.recorder.reply_to
         await asyncio.to_thread(node.delete_queue, reply_queue)
         await until(partial(node.consumers, reply_queue), within=5 + LATE)
     assert await asyncio.gather(*(calls.send_task(ADD, (1, 1)) for calls in opened)) == [2, 2]
@@ -103,7 +103,7 @@ async def test_mode_9_an_alarm_fails_sends_in_time_and_lets_results_through(
     proxy.refuse()
     proxy.cut()
     for calls in opened:  # the results wait in the broker
-        await until(partial(node.messages, calls.client._reply_to))
+        await until(partial(node.messages, calls.client._sessions.codec.recorder.reply_to))
     assert not any(call.ready() for call in pending)
 
     await asyncio.to_thread(alarm, True)

@@ -10,7 +10,7 @@ import json
 import lzma
 import pickle
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from amqp.basic_message import Message
@@ -263,7 +263,7 @@ def properties(choices: Choices) -> bytes:
 
 
 #: The channels that messages are received and published on. aiormq has the others.
-DELIVERIES, PUBLISHER = 1, 2
+CONSUMER, PUBLISHER = 1, 2
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -277,16 +277,16 @@ def content(channel: int, told: bytes, size: int) -> bytes:
 def delivery(told: bytes, said: bytes, piece: int = 100_000) -> bytes:
     """Return the frames of a message that is delivered."""
     arguments = short(b"tag") + (1).to_bytes(8, "big") + b"\0" + short(b"") + short(b"queue")
-    frames = [frame(METHOD, DELIVERIES, Method.DELIVER.to_bytes(4, "big") + arguments)]
-    frames.append(content(DELIVERIES, told, len(said)))
+    frames = [frame(METHOD, CONSUMER, Method.DELIVER.to_bytes(4, "big") + arguments)]
+    frames.append(content(CONSUMER, told, len(said)))
     for at in range(0, len(said), piece):
-        frames.append(frame(BODY, DELIVERIES, said[at : at + piece]))
+        frames.append(frame(BODY, CONSUMER, said[at : at + piece]))
     return b"".join(frames)
 
 
 def broken_frame(choices: Choices) -> bytes:
     """Return what no broker sends."""
-    channel = choices.pick([DELIVERIES, PUBLISHER, 0, 3, 65535])
+    channel = choices.pick([CONSUMER, PUBLISHER, 0, 3, 65535])
     kind = choices.number(7)
     if kind == 0:
         return choices.noise()
@@ -306,3 +306,29 @@ def broken_frame(choices: Choices) -> bytes:
     whole = delivery(properties(choices), body(choices))
     at = choices.number(len(whole))
     return whole[:at] + choices.noise() + whole[at + choices.number(8) :]
+
+
+def stream(choices: Choices) -> bytes:
+    """Return frames of all kinds, with some among them that no broker sends."""
+    pieces = []
+    for _ in range(12):
+        kind = choices.number(8)
+        if kind < 5:
+            channel = choices.number(65_536)
+            pieces.append(frame(choices.number(9), channel, choices.noise() * choices.number(20)))
+        elif kind < 7:
+            pieces.append(delivery(choices.noise(), choices.noise(), choices.pick([1, 100])))
+        else:
+            pieces.append(broken_frame(choices))
+        if not choices:
+            break
+    return b"".join(pieces)
+
+
+def chunks(whole: bytes, choices: Choices) -> Iterator[bytes]:
+    """Cut a stream anywhere."""
+    at = 0
+    while at < len(whole):
+        size = choices.pick([4096, 1, 7, 8, 100, 300_000])
+        yield whole[at : at + size]
+        at += size

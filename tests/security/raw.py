@@ -48,7 +48,7 @@ def publish(
         channel = connection.channel()
         channel.confirm_select()
         channel.basic_publish_confirm(
-            message, exchange="", routing_key=client._wire.recorder.reply_to
+            message, exchange="", routing_key=client._sessions.codec.recorder.reply_to
         )
 
 

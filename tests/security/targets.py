@@ -1,7 +1,8 @@
 """What inputs are fed to, and what must hold whatever they are.
 
 Each target takes bytes, and raises ``AssertionError``, or whatever else gets out, where something
-is wrong. ``test_fuzz.py`` runs them with hypothesis, ``scripts/fuzz`` with atheris.
+is wrong. ``test_fuzz.py`` runs them with hypothesis, ``scripts/fuzz`` with atheris. Those that read
+frames of AMQP are in ``frame_targets.py``.
 """
 
 from __future__ import annotations
@@ -10,88 +11,52 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
-import pamqp.header
-from amqp.serialization import decode_properties_basic
 from celery import Celery
 from redis.asyncio.connection import Connection
 
 from bridgetask import ResultUndecodable, TaskUpdate
-from bridgetask.core.completion import Completion
 from bridgetask.core.decoding import Decode, Decoding
 from bridgetask.core.early import EarlyUpdates
 from bridgetask.core.outcomes import Outcome, PendingResults
 from bridgetask.core.replies import PendingReplies
 from bridgetask.errors import BridgetaskError
+from bridgetask.retry import RetryPolicy
 from bridgetask.transports.amqp.control import AmqpControlChannel
-from bridgetask.transports.amqp.direct import DirectDeliveries, DirectPublisher
-from bridgetask.transports.amqp.frames import PropertiesDecoder, encode_ack
-from bridgetask.transports.amqp.plain import Sending
-from bridgetask.transports.amqp.reader import FrameReader, _without_broken_properties
 from bridgetask.transports.amqp.results import RpcResults
+from bridgetask.transports.plugs import Plugs
+from bridgetask.transports.redis.errors import RedisError
+from bridgetask.transports.redis.link import RedisLink
 from bridgetask.transports.redis.results import RedisResults
+from bridgetask.transports.redis.settings import RedisSettings
+from bridgetask.transports.redis.stream import RedisStream
 from bridgetask.transports.redis.subscriber import RedisSubscriber
 from bridgetask.transports.redis.watches import Watch
-from bridgetask.wire.codec import Wire
 from bridgetask.wire.events import EventCapture
 from bridgetask.wire.message import Properties
 from bridgetask.wire.results import ResultDecoder
 
 from . import inputs
-from .inputs import DELIVERIES, IDS, NAMED, PUBLISHER, Choices
+from .frame_targets import LOOP, Socket, frames, properties, settle, splitter
+from .inputs import IDS, NAMED, Choices
 
 __all__ = ["TARGETS"]
 
-LOOP = asyncio.new_event_loop()
 LIMIT = 100_000
 
-RPC = Wire.of(
-    Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False),
-    "replies",
-    max_result_size=LIMIT,
+RPC = Plugs.of(
+    Celery("fuzzed", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False)
+).codec("replies", max_result_size=LIMIT)
+REDIS_APP = Celery(
+    "fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False
 )
-REDIS = Wire.of(
-    Celery("fuzzed", broker="amqp://", backend="redis://127.0.0.1:1/0", set_as_current=False),
-    "replies",
-    max_result_size=LIMIT,
-)
+REDIS = Plugs.of(REDIS_APP).codec("replies", max_result_size=LIMIT)
+SERVER = RedisSettings.from_app(REDIS_APP).server
 #: What is there to be held, and never used.
 UNUSED: Any = MagicMock()
-MESSAGE = RPC.recorder.send_task("t", (), {}, {}).messages[0]
 HARMLESS = (json.dumps({"task_id": IDS[2], "status": "SUCCESS", "result": "fine"})).encode()
-
-
-class Socket(asyncio.Transport):
-    """A socket, and what writes to it, that leads nowhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.transport = self
-        self.aborted = False
-        self.written: list[Any] = []
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def is_closing(self) -> bool:
-        return self.aborted
-
-    async def drain(self) -> None:
-        pass
-
-    def write(self, data: Any) -> None:
-        self.written.append(data)
-
-    def writelines(self, pieces: Any) -> None:
-        self.written += pieces
-
-    def pause_reading(self) -> None:
-        pass
-
-    resume_reading = pause_reading
 
 
 class DecodingAtOnce(Decoding):
@@ -143,10 +108,6 @@ def check_update(update: TaskUpdate) -> None:
     assert isinstance(update.children, tuple)
 
 
-def settle() -> None:
-    LOOP.run_until_complete(asyncio.sleep(0))
-
-
 def results(data: bytes) -> None:
     """Bodies, headers and properties in the reply queue."""
     choices, waiting = Choices(data), Waiting()
@@ -188,10 +149,11 @@ def stored(data: bytes) -> None:
         def _begin(self, watch: Watch) -> None:
             pass
 
-    assert REDIS.settings.results.redis is not None
     key_for = REDIS.recorder.backend.get_key_for_task
     receiver = Unconnected(
-        REDIS.settings.results.redis,
+        RedisLink(UNUSED, LOOP),
+        0,
+        RetryPolicy(),
         key_for,
         REDIS.decoder,
         waiting.pending,
@@ -217,7 +179,7 @@ def stored(data: bytes) -> None:
 def subscribed(data: bytes) -> None:
     """What a Redis server says, or somebody who has taken its place."""
     choices = Choices(data)
-    lost: list[BridgetaskError] = []
+    lost: list[RedisError] = []
     answers = [b"+OK", b"-ERR no", b":5", b"$-1", b"$5", b"*3", b"*0", b"*-1", b"$7", b"message"]
     said = b"".join(
         choices.noise() if not choices.number(6) else choices.pick(answers) + b"\r\n"
@@ -225,125 +187,28 @@ def subscribed(data: bytes) -> None:
     )
 
     async def listen() -> None:
-        assert REDIS.settings.results.redis is not None
-        connection = Connection(protocol=2)
-        stream = asyncio.StreamReader()
-        stream.feed_data(said)
-        stream.feed_eof()
-        connection._reader, connection._writer = stream, Socket()
-        connection._parser.on_connect(connection)
-        subscriber = RedisSubscriber(
-            connection, REDIS.settings.results.redis, lambda *message: None, lost.append
-        )
+        connection, socket = Connection(protocol=2), Socket()
+        connection._reader, connection._writer = asyncio.StreamReader(), socket
+        stream = RedisStream(connection, "redis://fuzzed")
+        subscriber = RedisSubscriber(stream, SERVER, *(lambda *_: None,) * 2, lost.append)
         subscriber.subscribe(b"channel")
-        await asyncio.wait(subscriber._tasks, timeout=5)
-        await subscriber.close()
-
-    LOOP.run_until_complete(listen())
-    (error,) = lost
-    assert isinstance(error, BridgetaskError)
-
-
-def properties(data: bytes) -> None:
-    """Properties, with what is remembered of earlier ones: as py-amqp reads them, or none."""
-    choices, decoder = Choices(data), PropertiesDecoder()
-    for _ in range(4):
-        encoded = inputs.properties(choices)
-        found = decoder.decode(encoded)
-        try:
-            expected, _ = decode_properties_basic(encoded, 0)
-        except Exception:
-            expected = {}
-        if found != (None, None, None, None):
-            assert found.content_type == expected.get("content_type")
-            assert found.content_encoding == expected.get("content_encoding")
-            assert found.correlation_id == expected.get("correlation_id")
-        assert sum(map(len, decoder._known)) < 65 * 1024
-        if len(encoded) >= 2:  # the flags, without which no broker sends any
-            told = _without_broken_properties(b"\0\x3c\0\0" + bytes(8) + encoded + b"\xce")
-            pamqp.header.ContentHeader().unmarshal(told[:-1])
-        if not choices:
-            break
-
-
-class Channels:
-    """A connection without a socket: a reader, and the channels that take frames from it."""
-
-    def __init__(self, on_message: Callable[..., None]) -> None:
-        self.socket: Any = Socket()
-        self.reader = FrameReader(asyncio.get_running_loop())
-        self.reader.transport = self.socket
-        self.settled: list[tuple[Sending, Any]] = []
-        self.deliveries = DirectDeliveries(
-            self.channel(DELIVERIES), self.reader, self.socket, on_message
-        )
-        self.publisher = DirectPublisher(
-            self.channel(PUBLISHER),
-            self.reader,
-            self.socket,
-            lambda *told: self.settled.append(told),
-        )
-
-    def channel(self, number: int) -> Any:
-        tune = SimpleNamespace(frame_max=131_072)
-        return SimpleNamespace(
-            number=number,
-            closing=LOOP.create_future(),
-            is_closed=False,
-            connection=SimpleNamespace(connection_tune=tune),
-        )
-
-    def feed(self, stream: bytes, choices: Choices) -> None:
-        """Feed the stream, cut anywhere."""
+        await asyncio.sleep(0)
         at = 0
-        while at < len(stream):
-            size = choices.pick([4096, 1, 7, 8, 100, 300_000])
-            self.reader.feed_data(stream[at : at + size])
+        while at < len(said):
+            size = choices.pick([4096, 1, 7, 100])
+            if not stream.is_lost:
+                stream.data_received(said[at : at + size])
             at += size
-            while self.reader._interrupted:
-                settle()
-            assert self.reader._size <= self.reader.largest_frame + size + 8
+            while stream._turn is not None:
+                await asyncio.sleep(0)
+        stream.eof_received()
+        while not lost:
+            await asyncio.sleep(0)
+        subscriber.abort()
 
-
-async def connected(on_message: Callable[..., None]) -> Channels:
-    return Channels(on_message)
-
-
-def frames(data: bytes) -> None:
-    """Frames, cut anywhere: broken ones end the connection, and harm nothing else."""
-    choices = Choices(data)
-    handed_over: list[tuple[Any, ...]] = []
-    channels = LOOP.run_until_complete(connected(lambda *message: handed_over.append(message)))
-    sendings = [Sending(number, MESSAGE, Completion(), 0, None) for number in range(2)]
-    for sending in sendings:
-        channels.publisher.publish(sending)
-    whole, broken = [], False
-    for _ in range(12):
-        if choices.number(4):
-            body = inputs.body(choices)
-            whole.append((inputs.properties(choices), body, choices.pick([1, 100, 100_000])))
-        else:
-            broken = True
-            break
-        if not choices:
-            break
-    stream = b"".join(
-        inputs.delivery(*each) for each in whole if len(each[1]) < 2000 or each[2] > 1
-    )
-    sent = [each[1] for each in whole if len(each[1]) < 2000 or each[2] > 1]
-    noise = inputs.broken_frame(choices) if broken else b""
-    channels.feed(stream + noise, choices)
-    assert [message[0] for message in handed_over[: len(sent)]] == sent
-    settle()
-    if sent and not channels.reader._ended and not channels.deliveries.is_closed:
-        assert encode_ack(DELIVERIES, 1) in channels.socket.written
-    settled = [sending for sending, _ in channels.settled]
-    assert len(set(settled)) == len(settled)
-    if not broken:
-        assert not channels.reader._ended
-        assert len(handed_over) == len(sent)
-        channels.feed(inputs.delivery(b"\0\0", HARMLESS), choices)
-        assert handed_over[-1][0] == HARMLESS
+    LOOP.run_until_complete(asyncio.wait_for(listen(), 5))
+    (error,) = lost
+    assert isinstance(error, RedisError)
 
 
 def control(data: bytes) -> None:
@@ -366,5 +231,6 @@ def control(data: bytes) -> None:
 CAPTURE = EventCapture(RPC.app, "#", None)
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (results, stored, subscribed, properties, frames, control)
+    target.__name__: target
+    for target in (results, stored, subscribed, properties, splitter, frames, control)
 }

@@ -186,7 +186,9 @@ async def test_children_that_cannot_be_read_are_an_error_of_their_own(
 
 def replies(client: Client) -> Callable[..., Any]:
     def read(body: bytes = b"{}", **headers: Any) -> Any:
-        return client._wire.mailbox.reply(body, Properties("application/json", "utf-8", headers))
+        return client._sessions.codec.mailbox.reply(
+            body, Properties("application/json", "utf-8", headers)
+        )
 
     return read
 
@@ -194,7 +196,7 @@ def replies(client: Client) -> Callable[..., Any]:
 def test_a_reply_cannot_set_the_clock_beyond_what_can_be_sent(lonely_app: Celery) -> None:
     client = Client(lonely_app)
     read = replies(client)
-    ours = client._wire.mailbox._mailbox.clock
+    ours = client._sessions.codec.mailbox._mailbox.clock
     before = ours.value
     for clock in (2**63 - 1, -(2**63), 10**30, 1e308, "1", [1], float("inf")):
         with pytest.raises((TypeError, ValueError)):
@@ -224,7 +226,7 @@ async def test_a_flood_of_replies_that_cannot_be_read_harms_no_command(
 ) -> None:
     async with Client(app) as client:
         assert await client.control.ping(timeout=5, limit=1)
-        queue = client._wire.mailbox.reply_queue
+        queue = client._sessions.codec.mailbox.reply_queue
 
         def flood() -> None:
             from kombu import Connection

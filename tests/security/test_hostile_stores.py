@@ -39,7 +39,7 @@ def write(request: pytest.FixtureRequest, client: Client, own_redis: Redis) -> W
 
 def writes(client: Client, server: Redis, way: str) -> Write:
     async def write(task_id: str, payload: bytes) -> None:
-        key = client._wire.recorder.backend.get_key_for_task(task_id)
+        key = client._sessions.codec.recorder.backend.get_key_for_task(task_id)
 
         def send() -> None:
             with redis.Redis.from_url(server.url()) as other:

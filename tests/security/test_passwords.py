@@ -20,8 +20,9 @@ from celery import Celery
 from twisted.logger import Logger
 
 from bridgetask import BackendError, BridgetaskError, BrokerUnreachable, Client, InvalidOption
-from bridgetask.settings import Settings
 from bridgetask.testing import InMemoryClient
+from bridgetask.transports.amqp.settings import AmqpSettings
+from bridgetask.transports.plugs import Plugs
 from bridgetask.twisted_compat import TwistedCelery
 
 from ..fix_passwords import PASSWORDS, WATCH, PasswordWatch, spellings
@@ -113,10 +114,16 @@ def shown(thing: object) -> list[str]:
 def test_no_repr_shows_a_password(conf: dict[str, Any]) -> None:
     celery = make_app("hidden", None, **conf)
     client = Client(celery)
-    settings = Settings.from_app(celery)
-    things = [client, TwistedCelery(celery), InMemoryClient(celery), client._wire, settings]
-    if settings.results.redis is not None:
-        things.append(settings.results.redis)
+    plugs, settings = Plugs.of(celery), AmqpSettings.from_app(celery)
+    things = [
+        client,
+        TwistedCelery(celery),
+        InMemoryClient(celery),
+        client._sessions.codec,
+        plugs,
+        settings,
+    ]
+    things += [plugs.broker, plugs.backend, getattr(plugs.backend, "settings", None)]
     for broker in (settings.write, settings.read):
         things += [broker, *broker.servers, next(broker.cycle())]
     for thing in things:
@@ -191,7 +198,7 @@ async def test_a_url_that_cannot_be_used_is_not_quoted(url: str) -> None:
 
 def test_a_password_that_is_asked_for_is_not_kept_in_settings() -> None:
     celery = make_app("asks", "amqp://127.0.0.1:1//", broker_password=lambda: SECRET)
-    settings = Settings.from_app(celery)
+    settings = AmqpSettings.from_app(celery)
     assert not found_in(repr(settings))
     assert not found_in(repr(copy.copy(settings.write.servers[0])))
 
@@ -224,7 +231,7 @@ app = Celery("quiet", broker=os.environ["BROKER"], backend="rpc://")
 async def main():
     async with Client(app) as client:
         await client.send_task("nothing", queue="quiet", task_id="one").sent()
-        print(client, client._wire.settings)
+        print(client, client._sessions.codec, client._plug())
         await asyncio.sleep(0)
 
 asyncio.run(main(), debug=True)
@@ -251,7 +258,7 @@ def test_a_program_that_logs_all_it_can_shows_no_password(rabbitmq: RabbitMQ) ->
 async def test_events_and_task_messages_carry_no_password(lonely_app: Celery) -> None:
     lonely_app.conf.task_send_sent_event = True
     async with Client(lonely_app) as client:
-        call = client._wire.recorder.send_task("nothing", None, None, {})
+        call = client._sessions.codec.recorder.send_task("nothing", None, None, {})
     assert len(call.messages) == 2
     for message in call.messages:
         text = repr(message.body) + repr(message.properties) + repr(message)
@@ -262,5 +269,5 @@ async def test_events_and_task_messages_carry_no_password(lonely_app: Celery) ->
 def test_a_refused_option_names_itself_and_shows_no_url() -> None:
     celery = make_app("hidden", f"redis://a:{SECRET}@127.0.0.1//")
     with pytest.raises(InvalidOption) as caught:
-        Settings.from_app(celery)
+        Plugs.of(celery)
     assert not found_in(str(caught.value) + repr(caught.value))

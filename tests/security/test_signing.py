@@ -111,7 +111,7 @@ async def test_signed_tasks_and_signed_results_go_both_ways(signed_app: Celery) 
 
 async def test_the_messages_that_go_out_are_signed(signed_app: Celery) -> None:
     client = Client(signed_app)
-    (message,) = client._wire.recorder.send_task("signed.add", (1, 2), None, {}).messages
+    (message,) = client._sessions.codec.recorder.send_task("signed.add", (1, 2), None, {}).messages
     assert message.properties["content_type"] == "application/data"
     payload = registry._decoders["application/data"](message.body)
     assert payload[0] == [1, 2]

@@ -69,7 +69,7 @@ async def soak(minutes: float, seed: int, victims: Victims, executions: Path) ->
         await asyncio.sleep(0.1)
         left = [0, 0, 0]
         for client in (by_rpc, by_redis):
-            session: Any = client._session
+            session: Any = client._sessions.current
             left[0] += len(session.pending)
             left[1] += session.backlog._count
             left[2] += len(getattr(session._results, "_watches", ()))

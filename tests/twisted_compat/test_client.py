@@ -95,7 +95,7 @@ class TestTwistedCelery(TwistedCase):
             d = tx_app.delay(tasks.add, 1, 2).addTimeout(5, reactor)
             self.assertEqual((yield d), 3)
             yield connected
-            self.assertIs(d.task._session, tx_app.client._session)
+            self.assertIs(d.task._session, tx_app.client._sessions.current)
             yield tx_app.disconnect()
 
     def test_bad_input_raises_at_the_call(self) -> None:
@@ -234,7 +234,7 @@ class TestTwistedCelery(TwistedCase):
         self.assertIn(heard[0][1]["hostname"], events.events.state.workers)
         events.cancel()
         self.failureResultOf(events, defer.CancelledError)
-        while self.tx_app.client._session._subscriptions:
+        while self.tx_app.client._sessions.current._subscriptions:
             yield task.deferLater(reactor, 0.01)
 
     @defer.inlineCallbacks
@@ -243,7 +243,7 @@ class TestTwistedCelery(TwistedCase):
             raise ValueError("no more")
 
         yield self.assertFailure(self.tx_app.events(refuse), ValueError)
-        while self.tx_app.client._session._subscriptions:
+        while self.tx_app.client._sessions.current._subscriptions:
             yield task.deferLater(reactor, 0.01)
 
     @defer.inlineCallbacks
@@ -439,7 +439,8 @@ class TestDeferredTask(TwistedCase):
                     time.sleep(0.1)  # the loop waits for their confirms, then
                 yield tasks.add.s(number, 1)
 
-        event_loop = self.tx_app._acquired()
+        event_loop = self.tx_app._runner.event_loop()
+        self.addCleanup(event_loop.loop.set_debug, event_loop.loop.get_debug())
         event_loop.call(event_loop.loop.set_debug, True)  # then it minds which thread it is
         d = self.tx_app.apply_async(group(members()))
         self.assertEqual(len(d.results), 4 * AT_ONCE)

@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
-from bridgetask.twisted_compat import deferred
+from bridgetask import InvalidOption
+from bridgetask.twisted_compat import install
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("BRIDGETASK_TEST_REACTOR") == "default", reason="this is the second run"
 )
 
 
+@pytest.mark.timeout(600)
 def test_the_twisted_tests_pass_on_the_default_reactor(
     broker_url: str, worker: object, redis_url: str, redis_worker: object
 ) -> None:
@@ -29,7 +31,7 @@ def test_the_twisted_tests_pass_on_the_default_reactor(
         },
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout[-5000:]
@@ -64,14 +66,14 @@ def call():
 
 reactor.callWhenRunning(call)
 reactor.run()
-print(tx_app.client.closed, tx_app.client._session)
+print(tx_app.client.closed, tx_app.client._sessions.current)
 """
     finished = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "BRIDGETASK_TEST_BROKER": broker_url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert finished.stdout == "3\nTrue None\n", finished.stderr
@@ -80,5 +82,5 @@ print(tx_app.client.closed, tx_app.client._session)
 
 def test_installing_uvloop_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    with pytest.raises(deferred.InvalidOption, match="uvloop: is not installed"):
-        deferred.install(uvloop=True)
+    with pytest.raises(InvalidOption, match="uvloop: is not installed"):
+        install(uvloop=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
-import pytest
 from celery import chord
 from twisted.internet import defer
 from twisted.trial import unittest
@@ -13,8 +14,6 @@ from bridgetask.testing import InMemoryClient
 from bridgetask.twisted_compat import TwistedCelery
 
 from ..fix_rabbitmq import make_app
-
-pytestmark = pytest.mark.blocks  # tasks run on the event loop, as documented
 
 
 class TestInMemory(unittest.TestCase):
@@ -48,5 +47,34 @@ class TestInMemory(unittest.TestCase):
             yield call
             [child] = call.children
             self.assertEqual((yield child), 5)
+        finally:
+            yield tx_app.disconnect()
+
+    @defer.inlineCallbacks
+    def test_progress_is_seen_while_a_task_runs(self) -> Any:
+        app, seen = make_app("twisted", "memory://", "cache+memory://"), threading.Event()
+
+        @app.task(shared=False, bind=True, name="progress")
+        def progress(self: Any) -> list[Any]:
+            self.update_state(state="PROGRESS", meta=1)
+            return [seen.wait(30), asyncio.run(five())]
+
+        async def five() -> int:
+            return 5
+
+        def take(update: Any) -> None:
+            states.append(update.state)
+            seen.set()
+
+        states: list[str] = []
+        tx_app = TwistedCelery(InMemoryClient(app))
+        try:
+            call = tx_app.delay(progress)
+            yield call.updates(take)
+            self.assertEqual((yield call), [True, 5])
+            self.assertEqual(states, ["PROGRESS", "SUCCESS"])
+            late: list[str] = []
+            yield tx_app.result(call.id).updates(lambda update: late.append(update.state))
+            self.assertEqual(late, states)
         finally:
             yield tx_app.disconnect()

@@ -11,6 +11,7 @@ from bridgetask.wire.canvas import SentGroup, SentResult
 from bridgetask.wire.recorder import Recorder
 
 from ..fix_redis import AppFactory, with_celerys_backend
+from ..recorders import recorder_for
 from ..redis_servers import Redis
 
 
@@ -57,8 +58,8 @@ async def test_what_is_written_is_what_celery_writes(
     celerys, bridged = (store_app(redis_server.url(db=db), **conf) for db in (8, 9))
     await with_celerys_backend(celerys, write)
     async with Client(bridged) as client:
-        session: Any = client._session
-        await session.store.write(client._wire.recorder.record_writes(write))
+        session: Any = client._sessions.current
+        await session.store.write(client._sessions.codec.recorder.record_writes(write))
     theirs = await with_celerys_backend(celerys, contents)
     ours = await with_celerys_backend(bridged, contents)
     assert ours.keys() == theirs.keys()
@@ -71,7 +72,7 @@ async def test_what_is_written_is_what_celery_writes(
 @pytest.fixture
 def stores() -> Recorder:
     celery = Celery("stores", broker="amqp://", backend="redis://nowhere", set_as_current=False)
-    return Recorder(celery, "reply", backend="redis")
+    return recorder_for(celery, "reply")
 
 
 def test_what_a_chord_needs_is_kept_with_the_message_that_it_must_precede(
@@ -95,6 +96,6 @@ def test_a_chord_is_refused_where_nothing_can_count_its_parts() -> None:
     celery = Celery("rpc", broker="amqp://", backend="rpc://", set_as_current=False)
     header = [celery.signature("t"), celery.signature("t")]
     with pytest.raises(InvalidOption, match="chord"):
-        Recorder(celery, "reply", backend="rpc").apply_async(
+        recorder_for(celery, "reply").apply_async(
             chord(header, celery.signature("t"), app=celery), None, None, {}
         )

@@ -11,7 +11,9 @@ from celery import Celery, chain, chord, group
 
 from bridgetask.wire import canvas, recorder
 from bridgetask.wire.message import OutgoingMessage
-from bridgetask.wire.recorder import RecordedCall, Recorder
+from bridgetask.wire.recorder import RecordedCall
+
+from ..recorders import recorder_for
 
 SIZE = canvas.AT_ONCE + 30
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -56,8 +58,10 @@ AT_ONCE: dict[str, Callable[[Celery], Any]] = {
 
 def record(make: Callable[[Celery], Any]) -> tuple[RecordedCall, list[OutgoingMessage]]:
     """Record a call, the steps of a large one included: as many as it has members."""
-    app = Celery("x", broker="memory://", backend="redis://127.0.0.1:1", set_as_current=False)
-    records = Recorder(app, "here", backend="redis")
+    app = Celery(
+        "x", broker="amqp://127.0.0.1:1//", backend="redis://127.0.0.1:1", set_as_current=False
+    )
+    records = recorder_for(app, "here")
     call = records.apply_async(make(app), ("more",), {}, {"expires": None})
     messages = call.messages
     called = 0 if call.rest is None else len(call.growing.results)

@@ -21,7 +21,8 @@ from kombu.serialization import registry
 
 import bridgetask
 from bridgetask import Client, InvalidOption
-from bridgetask.wire.codec import Wire
+from bridgetask.transports.plugs import Plugs
+from bridgetask.wire.codec import Codec
 from bridgetask.wire.control import Command, Purge
 from bridgetask.wire.message import OutgoingMessage
 
@@ -243,12 +244,12 @@ async def test_commands_are_serialised_as_the_app_says(
 # Running Celery's code up to its I/O, without any.
 
 
-def wire(**conf: Any) -> Wire:
-    return Wire.of(make_app("wire", "amqp://127.0.0.1:1//", **conf), "address")
+def codec(**conf: Any) -> Codec:
+    return Plugs.of(make_app("wire", "amqp://127.0.0.1:1//", **conf)).codec("address")
 
 
 def test_a_conversation_goes_on_where_a_command_leads_to_another() -> None:
-    conversation = wire().mailbox.converse(
+    conversation = codec().mailbox.converse(
         lambda control: control.revoke_by_stamped_headers({"a": "b"}, reply=True, limit=2)
     )
     first = next(conversation)
@@ -264,7 +265,7 @@ def test_a_conversation_goes_on_where_a_command_leads_to_another() -> None:
 
 
 def test_purging_asks_for_every_queue_and_adds_up() -> None:
-    conversation = wire(
+    conversation = codec(
         task_queues=[Queue("one", routing_key="1"), Queue("two", routing_key="2")]
     ).mailbox.converse(lambda control: control.purge())
     first = next(conversation)
@@ -287,14 +288,14 @@ def test_an_apps_own_control_class_is_the_one_that_runs() -> None:
             return super().broadcast(command.upper(), *args, **kwargs)
 
     app = Celery("loud", broker="amqp://127.0.0.1:1//", set_as_current=False, control=Loud)
-    mailbox = Wire.of(app, "address").mailbox
+    mailbox = Plugs.of(app).codec("address").mailbox
     assert next(mailbox.converse(lambda control: control.revoke("x"))).name == "REVOKE"
 
 
 def test_the_apps_own_control_stays_as_it_is() -> None:
     app = make_app("same", "amqp://127.0.0.1:1//")
     before = dict(vars(app.control)), dict(vars(app.control.mailbox))
-    mailbox = Wire.of(app, "address").mailbox
+    mailbox = Plugs.of(app).codec("address").mailbox
     next(mailbox.converse(lambda control: control.ping(callback=print)))
     next(mailbox.converse(lambda control: control.inspect(app=control.app).stats()))
     assert app.control.app is app
@@ -318,7 +319,7 @@ def test_the_apps_own_control_stays_as_it_is() -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(options: dict[str, Any], problem: str) -> None:
-    conversation = wire().mailbox.converse(lambda control: control.broadcast("x", **options))
+    conversation = codec().mailbox.converse(lambda control: control.broadcast("x", **options))
     with pytest.raises(InvalidOption, match=problem):
         next(conversation)
 
@@ -328,7 +329,7 @@ def test_what_cannot_be_used_is_refused_by_name(options: dict[str, Any], problem
 )
 def test_impossible_settings_are_refused_by_name() -> None:
     with pytest.raises(InvalidOption, match=r"control_queue_exclusive: .*cannot both be True"):
-        wire(control_queue_exclusive=True, control_queue_durable=True)
+        codec(control_queue_exclusive=True, control_queue_durable=True)
 
 
 # Which tasks a command revokes.

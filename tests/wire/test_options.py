@@ -11,12 +11,14 @@ from celery import Celery
 from bridgetask import InvalidOption
 from bridgetask.wire.recorder import Recorder
 
+from ..recorders import recorder_for
+
 
 @pytest.fixture(scope="module")
 def recorder() -> Recorder:
     celery = Celery("options", broker="amqp://", backend="rpc://", set_as_current=False)
     celery.conf.task_create_missing_queues = False
-    return Recorder(celery, "reply")
+    return recorder_for(celery, "reply")
 
 
 def shown(value: Any) -> str:
@@ -111,7 +113,7 @@ def test_an_error_of_a_setting_names_the_setting() -> None:
     celery = Celery("options", broker="amqp://", set_as_current=False)
     celery.conf.task_serializer = "nonsense"
     with pytest.raises(InvalidOption, match="task_serializer"):
-        Recorder(celery, "reply").send_task("t", None, None, {})
+        recorder_for(celery, "reply").send_task("t", None, None, {})
 
 
 def test_an_error_that_has_nothing_to_do_with_options_is_left_alone() -> None:
@@ -122,7 +124,7 @@ def test_an_error_that_has_nothing_to_do_with_options_is_left_alone() -> None:
 
     celery.conf.task_routes = (route,)
     with pytest.raises(ValueError, match="the router's own") as caught:
-        Recorder(celery, "reply").send_task("t", None, None, {})
+        recorder_for(celery, "reply").send_task("t", None, None, {})
     assert not isinstance(caught.value, InvalidOption)
 
 

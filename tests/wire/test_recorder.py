@@ -10,11 +10,13 @@ from celery import Celery, signals
 
 from bridgetask.wire.recorder import _CALL_DECIDES, Recorder
 
+from ..recorders import recorder_for
+
 
 @pytest.fixture
 def recorder() -> Recorder:
     celery = Celery("recorder", broker="amqp://", backend="rpc://", set_as_current=False)
-    return Recorder(celery, "reply", backend="rpc")
+    return recorder_for(celery, "reply")
 
 
 def test_receivers_of_before_task_publish_may_edit_what_is_sent(recorder: Recorder) -> None:
@@ -100,7 +102,7 @@ def test_a_custom_app_class_runs_its_own_send_task() -> None:
             return super().send_task(*args, **kwargs)
 
     celery = Tagging("custom", broker="amqp://", backend="rpc://", set_as_current=False)
-    call = Recorder(celery, "reply").send_task("t", None, None, {})
+    call = recorder_for(celery, "reply").send_task("t", None, None, {})
     assert call.messages[0].properties["headers"]["tagged"] == "yes"
 
 

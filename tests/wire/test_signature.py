@@ -15,9 +15,9 @@ from celery.exceptions import Ignore
 from celery.result import ResultBase
 from kombu.utils.uuid import uuid
 
-from bridgetask.wire.recorder import Recorder
 from bridgetask.wire.signature import RedirectedSignature, celery_class
 
+from ..recorders import recorder_for
 from ..tasks import add, total
 
 Called = tuple[Signature[Any], Any, Any, dict[str, Any]]
@@ -157,9 +157,11 @@ def test_it_is_serialised_as_celerys(make: Callable[[], Any]) -> None:
 @pytest.mark.parametrize("serializer", ["json", "pickle", "msgpack"])
 @pytest.mark.parametrize("where", ["link", "link_error", "set", "chain", "group", "chord"])
 def test_messages_with_it_say_what_they_say_with_celerys(serializer: str, where: str) -> None:
-    app = Celery("x", broker="memory://", backend="redis://127.0.0.1:1", set_as_current=False)
+    app = Celery(
+        "x", broker="amqp://127.0.0.1:1//", backend="redis://127.0.0.1:1", set_as_current=False
+    )
     app.conf.task_serializer = serializer
-    records = Recorder(app, "here", backend="redis")
+    records = recorder_for(app, "here")
 
     def messages(redirected: Callable[[Any], Any]) -> list[tuple[str | bytes, Any]]:
         signature = redirected(app.signature("t", (1,), task_id="id", reply_to="there"))
@@ -185,7 +187,8 @@ def test_messages_with_it_say_what_they_say_with_celerys(serializer: str, where:
 def test_a_recorded_call_is_celerys_own(own_add: Task[..., Any]) -> None:
     """It would go round in circles if it were redirected again."""
     app = own_add.app
-    records = Recorder(app, "here", backend="rpc")
+    app.conf.update(broker_url="amqp://127.0.0.1:1//", result_backend="rpc://")
+    records = recorder_for(app, "here")
     members = [ours(own_add.s(1, 1)), ours(own_add.s(2, 2) | ours(own_add.s(3)))]
     recorded = records.apply_async(ours(group(members)), (), {}, {})
     assert [each.properties["headers"]["task"] for each in recorded.messages] == ["own_add"] * 2

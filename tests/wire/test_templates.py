@@ -5,10 +5,13 @@ That it is the same to the byte is held by ``differential``, which makes each ca
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import kombu
+import kombu.serialization
 import pytest
 from celery import Celery, group, signals
 from celery.app.routes import MapRoute
@@ -17,18 +20,27 @@ from kombu import Queue
 from bridgetask.wire.message import OutgoingMessage
 from bridgetask.wire.recorder import Recorder
 
+from ..recorders import recorder_for
+
 #: How often a kind of call is made before it comes from a template.
 LEARNING = 2
 
 
 @pytest.fixture
 def app() -> Celery:
-    return Celery("templates", broker="amqp://", backend="rpc://", set_as_current=False)
+    return Celery(
+        "templates", broker="amqp://127.0.0.1:1//", backend="rpc://", set_as_current=False
+    )
+
+
+def make_recorder(app: Celery) -> Recorder:
+    """Return a recorder for which no time passes: it compares no template for having been idle."""
+    return recorder_for(app, "reply", clock=lambda: 0.0)
 
 
 @pytest.fixture
 def recorder(app: Celery) -> Recorder:
-    return Recorder(app, "reply", backend="rpc")
+    return make_recorder(app)
 
 
 def headers(message: OutgoingMessage) -> dict[str, Any]:
@@ -45,7 +57,7 @@ def learned(recorder: Recorder, make: Callable[[], OutgoingMessage]) -> Outgoing
     """Make a call until there is a template for it."""
     for _ in range(LEARNING):
         message = make()
-    assert len(recorder.templates) == 1
+    assert len(recorder.templates.in_use) == 1
     return message
 
 
@@ -59,7 +71,7 @@ def test_ids_and_arguments_are_those_of_the_call(recorder: Recorder) -> None:
         assert headers(message)["kwargsrepr"] == "{'k': None}"
         assert message.properties["correlation_id"] == f"id-{number}"
         assert message.body.startswith(f'[[{number}, "x"], {{"k": null}}, '.encode())
-    assert len(recorder.templates) == 1
+    assert len(recorder.templates.in_use) == 1
 
 
 def test_two_messages_share_nothing_that_can_be_changed(recorder: Recorder) -> None:
@@ -76,7 +88,7 @@ def test_members_of_a_group_are_of_one_kind(app: Celery, recorder: Recorder) -> 
 
     made = group([member.s(number) for number in range(6)])
     messages = recorder.apply_async(made, None, None, {}).messages
-    assert len(recorder.templates) == 1
+    assert len(recorder.templates.in_use) == 1
     assert [headers(each)["group_index"] for each in messages] == list(range(6))
     assert len({headers(each)["group"] for each in messages}) == 1
     assert [headers(each)["argsrepr"] for each in messages] == [f"({n},)" for n in range(6)]
@@ -136,16 +148,16 @@ def test_what_changes_counts_from_the_next_call(app: Celery, what: str) -> None:
     app.conf.task_routes = {"routed": {"queue": "old"}}
     app.task(name="registered", shared=False)(double)
     app.finalize()
-    recorder = Recorder(app, "reply", backend="rpc")
+    recorder = make_recorder(app)
 
     def send(by: Recorder) -> list[OutgoingMessage]:
         made = {**options, "task_id": "the id"}
         return by.send_task(name, (123456,), None, made).messages
 
     before = [send(recorder) for _ in range(LEARNING + 1)][-1]
-    assert len(recorder.templates) == 1
+    assert len(recorder.templates.in_use) == 1
     change(app)
-    after = send(Recorder(app, "reply", backend="rpc"))
+    after = send(make_recorder(app))
     for _ in range(LEARNING + 2):
         messages = send(recorder)
         assert messages[0] == after[0]
@@ -172,7 +184,7 @@ def test_what_is_out_of_the_ordinary_has_no_template(
 ) -> None:
     for _ in range(LEARNING + 1):
         send(recorder, **options)
-    assert len(recorder.templates) == 0
+    assert len(recorder.templates.in_use) == 0
 
 
 @pytest.mark.parametrize(
@@ -188,15 +200,15 @@ def test_arguments_are_shown_as_celery_shows_them(recorder: Recorder, value: Any
 
     for plain in range(LEARNING):
         call(recorder, plain)
-    assert call(recorder, value) == call(Recorder(recorder.app, "reply", backend="rpc"), value)
-    assert len(recorder.templates) == 1
+    assert call(recorder, value) == call(make_recorder(recorder.app), value)
+    assert len(recorder.templates.in_use) == 1
 
 
 def test_a_queue_that_a_route_brings_along_has_no_template(app: Celery) -> None:
     app.conf.task_routes = {"t": {"queue": Queue("brought along")}}
-    recorder = Recorder(app, "reply", backend="rpc")
+    recorder = make_recorder(app)
     assert [send(recorder).routing_key for _ in range(LEARNING + 2)] == ["brought along"] * 4
-    assert len(recorder.templates) == 0
+    assert len(recorder.templates.in_use) == 0
 
 
 @pytest.mark.parametrize("signal", ["before_task_publish", "after_task_publish", "task_sent"])
@@ -252,8 +264,57 @@ def test_inside_a_task_the_call_becomes_its_child(app: Celery, recorder: Recorde
     assert headers(message)["parent_id"] == "the-parent"
 
 
+def test_ids_are_made_as_celery_makes_them(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned(recorder, lambda: send(recorder))
+    monkeypatch.setattr("celery.app.base.uuid", lambda: "made by somebody else")
+    for _ in range(LEARNING):
+        assert send(recorder).task_id == "made by somebody else"
+
+
+def test_a_serialiser_that_is_registered_anew_says_what_it_is(recorder: Recorder) -> None:
+    def register(content_type: str) -> None:
+        kombu.serialization.register("anew", str, eval, content_type, "ascii")
+
+    register("text/one")
+    try:
+        learned(recorder, lambda: send(recorder, serializer="anew"))
+        register("text/other")
+        message = send(recorder, serializer="anew")
+    finally:
+        kombu.serialization.unregister("anew")
+    assert message.properties["content_type"] == "text/other"
+    assert message.template is None  # what carries it can't take it for one like the last
+
+
+def test_messages_of_a_template_say_so_and_others_do_not(recorder: Recorder) -> None:
+    first, second = (send(recorder) for _ in range(LEARNING))
+    assert first.template is second.template is None
+    one, other = send(recorder), send(recorder)
+    assert one.template is other.template is not None
+    ours, theirs = ({**each.properties} for each in (one, other))
+    for name in one.template.varying | {"correlation_id"}:
+        for properties in (ours, theirs):
+            properties.pop(name, None)
+            properties["headers"].pop(name, None)
+    assert ours == theirs
+
+
+def test_nothing_holds_on_to_a_template_that_is_out_of_date(
+    app: Celery, recorder: Recorder
+) -> None:
+    learned(recorder, lambda: send(recorder))
+    template = weakref.ref(send(recorder).template)
+    assert template() is not None
+    app.conf.task_default_queue = "other"
+    send(recorder)
+    gc.collect()
+    assert template() is None
+
+
 def test_they_do_not_pile_up(recorder: Recorder) -> None:
     for number in range(5000):
         send(recorder, shadow=f"call {number}")
-    assert len(recorder.templates._templates) <= 1024
-    assert len(recorder.templates) == 0
+    assert len(recorder.templates._kinds) <= 1024
+    assert len(recorder.templates.in_use) == 0

@@ -1,1 +1,1 @@
-"""RabbitMQ: messages, results by ``rpc://``, control and events, through aio-pika."""
+"""RabbitMQ, through aio-pika: messages, results by ``rpc://``, control commands and events."""

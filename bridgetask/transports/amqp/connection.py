@@ -1,7 +1,7 @@
 """One connection to RabbitMQ through aio-pika: failover, login, TLS, and errors of our own.
 
-aio-pika connects and speaks AMQP. Connecting *again* is left to those who use the connection:
-only they know what they have lost by it, and for how long they may try.
+It does not connect *again* by itself. Those who use the connection do that: only they know what
+they lost with the old one, and for how long they may try.
 """
 
 from __future__ import annotations
@@ -14,30 +14,24 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-import aio_pika
 import aiormq
 import aiormq.abc
 import aiormq.exceptions
-import pamqp.commands
-import pamqp.exceptions
-import pamqp.frame
-from yarl import URL
 
+from ...core.publishing import ConnectionLost, OnAnswer
 from ...errors import BrokerUnreachable, ClientClosed, NotSent, Refused
-from ...settings import BrokerSettings, Server
 from ...wire.message import Declaration
-from .direct import DirectDeliveries, DirectPublisher
-from .errors import ConnectionLost, translating
-from .plain import Deliveries, OnMessage, OnSettled, PlainDeliveries, PlainPublisher, Publisher
+from .aiopika import AioPikaConnection
+from .channel import ConsumingChannel, OnMessage, PublishingChannel
+from .direct import DirectConsumer, DirectPublisher
+from .errors import translating
+from .plain import PlainConsumer, PlainPublisher
 from .reader import FrameReader
-from .socket import SocketFactory
+from .settings import BrokerSettings, Server
 
 __all__ = ["AmqpConnection"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-#: The size of the largest frame that can be told of.
-_ANY_SIZE = 2**32
 
 
 class AmqpConnection:
@@ -45,7 +39,7 @@ class AmqpConnection:
 
     :param settings: the brokers to try, and in which order.
     :param purpose: shown as part of the connection's name in RabbitMQ's management.
-    :param plain: whether messages shall go through aiormq's own methods.
+    :param plain: whether aiormq's own methods publish and receive messages; see :mod:`.channel`.
     """
 
     def __init__(self, settings: BrokerSettings, purpose: str, *, plain: bool = False) -> None:
@@ -54,7 +48,7 @@ class AmqpConnection:
         self._name = f"bridgetask {purpose} {socket.gethostname()}:{os.getpid()}"
         self._servers = settings.cycle()
         self._server = next(self._servers)
-        self._connection: _Connection | None = None
+        self._connection: AioPikaConnection | None = None
         self._opening = asyncio.Lock()
         self._retired = False
         self._declaring: aiormq.Channel | None = None
@@ -63,7 +57,7 @@ class AmqpConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection stands, as far as this side knows."""
+        """Whether there is a connection, as far as this side knows."""
         connection = self._connection
         return (
             connection is not None
@@ -73,12 +67,12 @@ class AmqpConnection:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the broker has said that it takes no messages: it is out of memory or disk."""
+        """Whether the broker has said that it takes no messages, being out of memory or disk."""
         connection = self._connection
         return connection is not None and connection.is_blocked
 
     async def unblocked(self) -> None:
-        """Return once the broker takes messages, which it nearly always does."""
+        """Return once the broker takes messages; at once unless :attr:`is_blocked`."""
         if self._connection is not None and self._connection.is_blocked:
             logger.warning("%s is out of memory or disk space, and takes no messages", self._server)
             await self._connection.unblocked()
@@ -86,9 +80,11 @@ class AmqpConnection:
     async def open(self) -> None:
         """Connect unless connected, trying each server once.
 
-        :raises ClientClosed: it was retired, before or meanwhile.
-        :raises Refused: every server that answered turned the login or the virtual host down.
-        :raises BrokerUnreachable: no server could be connected to.
+        Cancelling this drops the connection that is being made.
+
+        :raises ClientClosed: :meth:`retire` was called, before or meanwhile.
+        :raises Refused: all servers refused the login or the virtual host.
+        :raises BrokerUnreachable: none of the servers let us connect, and not all for that reason.
         """
         async with self._opening:
             if self.is_open:
@@ -108,9 +104,9 @@ class AmqpConnection:
             raise _no_server(problems)
 
     def _one_round(self) -> Iterator[Server]:
-        """Yield each server once, beginning with the last one that served, as the strategy goes.
+        """Yield each server once, in the order of the strategy, from the last one used on.
 
-        A strategy may repeat itself, as kombu's ``shuffle`` does, or leave servers out.
+        A strategy may repeat servers, as kombu's ``shuffle`` does, or leave some out.
         """
         untried = list(self._settings.servers)
         for _ in range(10 * len(untried)):
@@ -124,7 +120,7 @@ class AmqpConnection:
             yield self._server
 
     async def channel(self, *, confirms: bool) -> aiormq.Channel:
-        """Open a channel, connecting first where that is needed."""
+        """Open a channel, after connecting if that is needed."""
         await self.open()
         assert self._connection is not None
         channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
@@ -132,23 +128,26 @@ class AmqpConnection:
             await channel.initialize()
             return cast(aiormq.Channel, await channel.get_underlay_channel())
 
-    async def publisher(self, on_settled: OnSettled) -> Publisher:
-        """Open a channel to publish on, connecting first where that is needed."""
+    async def publisher(self, on_answer: OnAnswer) -> PublishingChannel:
+        """Open a channel to publish on, after connecting if that is needed."""
         channel = await self.channel(confirms=True)
         if self._plain:
-            return PlainPublisher(channel, on_settled)
-        return DirectPublisher(channel, *self._streams(channel), on_settled)
+            return PlainPublisher(channel, on_answer)
+        return DirectPublisher(channel, *self._streams(channel), on_answer)
 
-    def deliveries(self, channel: aiormq.Channel, on_message: OnMessage) -> Deliveries:
-        """Return what receives messages on a channel of this connection."""
+    def consumer(self, channel: aiormq.Channel, on_message: OnMessage) -> ConsumingChannel:
+        """Return what receives messages on a channel of this connection.
+
+        :raises ConnectionLost: the channel's connection was closed.
+        """
         if self._plain:
-            return PlainDeliveries(channel, on_message)
-        return DirectDeliveries(channel, *self._streams(channel), on_message)
+            return PlainConsumer(channel, on_message)
+        return DirectConsumer(channel, *self._streams(channel), on_message)
 
     def _streams(self, channel: aiormq.Channel) -> tuple[FrameReader, asyncio.StreamWriter]:
-        """Return what the connection of a channel reads and writes by.
+        """Return what the connection of a channel reads from and writes to.
 
-        :raises ConnectionLost: that is not the connection any more.
+        :raises ConnectionLost: that connection was closed.
         """
         connection = self._connection
         if (
@@ -160,15 +159,15 @@ class AmqpConnection:
         return connection.streams
 
     async def declare(self, declaration: Declaration) -> None:
-        """Declare a queue, an exchange or a binding once a connection.
+        """Declare a queue, an exchange or a binding, once for each connection.
 
-        This has a channel of its own: a refused declaration takes no other work with it.
+        Declarations have a channel of their own, which the broker closes if it refuses one.
 
-        :raises Refused: the broker refused, for one because it exists with other arguments.
+        :raises Refused: the broker refused, for example because it exists with other arguments.
         """
         if declaration in self._declared:
             return
-        async with self._declaring_one:  # a refusal closes the channel under all who wait on it
+        async with self._declaring_one:  # a refusal would fail all others on the channel
             if declaration in self._declared:
                 return
             if self._declaring is None or self._declaring.is_closed:
@@ -177,49 +176,49 @@ class AmqpConnection:
                 async with self.answering():
                     await _declare(self._declaring, declaration)
             except (BrokerUnreachable, asyncio.CancelledError):
-                self._declaring = None  # aiormq has given it up, and does not say so yet
+                self._declaring = None  # aiormq closes the channel, but it does not say so yet
                 raise
             self._declared.add(declaration)
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
-        """Give the broker as long to answer as to connect; after that the connection is lost.
+        """Translate errors of aiormq inside, and drop the connection if the broker does not answer.
 
-        Errors of aiormq inside become bridgetask's.
+        It has as long to answer as to connect.
 
-        :raises ConnectionLost: it did not answer, or the connection went away.
-        :raises Refused: it said no.
+        :raises ConnectionLost: it did not answer, or the connection was lost.
+        :raises Refused: it refused.
         """
         try:
             with translating():
                 async with asyncio.timeout(self._server.connect_timeout):
                     yield
         except BrokerUnreachable as error:
-            # A blocked broker does not even read. It will, and what it has taken is confirmed then.
-            # What it says while the connection is held is not read here.
+            # A broker that is blocked does not read. Later it will, and confirm what it has by now.
+            # While the connection is held, nothing that the broker sends is read here.
             quiet = self.is_blocked or self.is_held
             if isinstance(error.__cause__, TimeoutError) and not quiet:
-                self.abort()  # whoever else uses it would wait in vain, too
+                self.abort()  # all others who use it would wait in vain, too
             raise
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing is read for now."""
+        """Whether :meth:`hold` was called, and :meth:`release` was not called since."""
         connection = self._connection
         return connection is not None and connection.streams[0].is_held
 
     def hold(self) -> None:
-        """Read nothing more for now, as long as this connection lasts."""
+        """Stop reading from this connection. One that is opened after it is read."""
         if self._connection is not None:
             self._connection.streams[0].hold()
 
     def release(self) -> None:
-        """Go on reading."""
+        """Read from the connection again."""
         if self._connection is not None:
             self._connection.streams[0].release()
 
     def retire(self) -> None:
-        """Never open it again. One that is open stays so until it is closed."""
+        """Never connect again. A connection that is open stays open until it is closed."""
         self._retired = True
 
     def _check_retired(self) -> None:
@@ -227,11 +226,14 @@ class AmqpConnection:
             raise ClientClosed("the client was closed")
 
     def forget_declarations(self) -> None:
-        """Declare everything again when it is needed next."""
+        """Declare everything anew when it is needed next."""
         self._declared.clear()
 
     async def close(self) -> None:
-        """Say goodbye to the broker, as far as it listens."""
+        """Close the connection, with a goodbye to the broker if it answers.
+
+        Cancelling this drops the connection.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -246,10 +248,10 @@ class AmqpConnection:
         if connection is not None:
             connection.abort()
 
-    async def _connect(self, server: Server) -> _Connection:
+    async def _connect(self, server: Server) -> AioPikaConnection:
         try:
-            connection = _Connection(server, self._name)
-        except Exception as error:  # code of the app's own may have to get the password
+            connection = AioPikaConnection(server, self._name)
+        except Exception as error:  # the app's own code may provide the password
             raise BrokerUnreachable(
                 f"can't connect to {server}: {type(error).__name__} while asking for the password"
             ) from error
@@ -289,89 +291,3 @@ async def _declare(channel: aiormq.abc.AbstractChannel, declaration: Declaration
         await channel.queue_bind(name, **arguments)
     else:
         await channel.exchange_bind(name, **arguments)
-
-
-class _Connection(aio_pika.Connection):
-    """aio-pika's connection over a socket that we open, and can therefore drop."""
-
-    def __init__(self, server: Server, name: str) -> None:
-        password = server.password() if callable(server.password) else server.password
-        url = URL.build(
-            scheme="amqp" if server.tls is None else "amqps",
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=password,
-            path="/" + server.virtual_host,
-            query={
-                "heartbeat": str(server.heartbeat),
-                "auth": server.login_method.lower(),
-                "name": name,
-            },
-        )
-        super().__init__(url, client_properties=dict(server.client_properties))
-        self._sockets = SocketFactory(server)
-        self.kwargs["transport_factory"] = self._sockets
-
-    async def connect(self, timeout: float | None = None) -> None:
-        """Connect, and see to it from then on that the other side is there."""
-        await super().connect(timeout)
-        reader, _ = self.streams
-        assert self.transport is not None
-        connection = self.transport.connection
-        assert isinstance(connection, aiormq.Connection)
-        reader.largest_frame = connection.connection_tune.frame_max or _ANY_SIZE
-        self._sockets.watch()
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether ``connection.blocked`` was said, and ``connection.unblocked`` was not."""
-        if self.transport is None:
-            return False
-        # aiormq tells by a coroutine alone. One that needs no waiting ends in its first step.
-        ready = self.transport.connection.ready()
-        try:
-            ready.send(None)
-        except StopIteration:
-            return False
-        ready.close()
-        return True
-
-    async def unblocked(self) -> None:
-        """Return once ``connection.unblocked`` is said, or the connection is lost."""
-        assert self.transport is not None
-        ready = asyncio.ensure_future(self.transport.connection.ready())
-        closing = self.transport.connection.closing
-        try:
-            await asyncio.wait({ready, closing}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-            closing.cancel()
-
-    def refusal(self) -> Exception | None:
-        """Return the broker's ``Connection.Close``, if that is what it said last.
-
-        aiormq expects ``OpenOk``, and tells of any other frame without saying what is in it.
-        """
-        reader = self._sockets.reader
-        if reader is None:
-            return None
-        with suppress(pamqp.exceptions.PAMQPException):
-            _, _, frame = pamqp.frame.unmarshal(reader.last_data)
-            if isinstance(frame, pamqp.commands.Connection.Close):
-                return aiormq.exceptions.ConnectionClosed(frame.reply_code, frame.reply_text)
-        return None
-
-    @property
-    def streams(self) -> tuple[FrameReader, asyncio.StreamWriter]:
-        """What aiormq reads from and writes to, once it is connected."""
-        reader, writer = self._sockets.reader, self._sockets.writer
-        assert reader is not None
-        assert writer is not None
-        return reader, writer
-
-    def abort(self) -> None:
-        self._sockets.abort()
-
-    def __del__(self) -> None:
-        """Keep aio-pika from starting a close of its own, on whatever loop runs by then."""

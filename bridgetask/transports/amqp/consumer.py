@@ -1,6 +1,7 @@
-"""One queue that is kept consumed, across lost connections, closed channels and deleted queues.
+"""Keeps a queue consumed, across lost connections, closed channels and deleted queues.
 
-Messages are acknowledged when they have been handed over: what was still on the wire comes again.
+Messages are acknowledged after they were handed over. The broker delivers those again that were on
+the wire when a connection was lost.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 import aiormq
 from aiormq import spec
 
+from ...core.publishing import ConnectionLost
 from ...errors import BridgetaskError, ClientClosed
 from ...wire.message import Declaration
+from .channel import ConsumingChannel, OnMessage
 from .connection import AmqpConnection
-from .errors import ConnectionLost
-from .plain import Deliveries, OnMessage
 
 __all__ = ["AmqpConsumer"]
 
@@ -33,13 +34,15 @@ _BACK_OFF = 0.1, 2.0
 class AmqpConsumer:
     """Keeps one queue consumed, across lost connections, closed channels and deleted queues.
 
-    :param declarations: what must exist; declared again whenever consuming begins again.
+    :param declarations: what the queue needs; declared whenever consuming begins.
     :param on_message: called with each message; it may not raise.
-    :param prefetch: how many messages may come before the first of them is acknowledged. So many
-        may be handled in one turn of the event loop.
-    :param wanted: whether to consume again at once after a loss, or only at the next start.
+    :param prefetch: how many messages may come before the first of them is acknowledged. All of
+        them may be handled in one turn of the event loop.
+    :param wanted: asked after a loss: whether to consume again at once, or only at the next
+        :meth:`start`.
     :param on_consuming: called whenever consuming begins, for the first time or again.
-    :param on_interrupted: called when consuming ends, and nobody here has ended it.
+    :param on_interrupted: called when consuming ends, unless :meth:`close` or :meth:`abort` ended
+        it.
     """
 
     def __init__(
@@ -66,15 +69,15 @@ class AmqpConsumer:
         self._channel: aiormq.Channel | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._consumer_tag: str | None = None
-        self._deliveries: Deliveries | None = None
+        self._receiving: ConsumingChannel | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> None:
         """Return once the queue is declared and consumed.
 
-        Cancelling it leaves that under way: where an operation is cancelled, aiormq closes the
-        channel under all others that use it.
+        Cancelling this does not cancel declaring and consuming: if an operation is cancelled,
+        aiormq closes the channel under all others that use it.
 
         :raises ClientClosed: this is closed, or was aborted meanwhile.
         """
@@ -89,7 +92,7 @@ class AmqpConsumer:
             self._starting.add_done_callback(_retrieve)
         starting = self._starting
         await asyncio.wait([starting])
-        if starting.cancelled():  # by abort(), and not whoever is here
+        if starting.cancelled():  # by abort(); the caller is not cancelled
             raise ClientClosed("the client was closed")
         starting.result()
 
@@ -105,28 +108,28 @@ class AmqpConsumer:
         except ConnectionLost:
             if not seemed_open:
                 raise
-            await self._consume()  # it had been lost before, and nobody had noticed
+            await self._consume()  # the connection was lost before, and nobody had noticed
 
     async def _consume(self) -> None:
         self._connection.forget_declarations()
         for declaration in self._declarations:
             await self._connection.declare(declaration)
         channel = await self._connection.channel(confirms=False)
-        self._deliveries = self._connection.deliveries(channel, self._on_message)
+        self._receiving = self._connection.consumer(channel, self._on_message)
         async with self._connection.answering():
             await channel.basic_qos(prefetch_count=self._prefetch)
             channel.on_consumer_cancel_callbacks.add(partial(self._cancelled, channel))
-            consuming = await channel.basic_consume(self._queue, self._deliveries.on_delivery)
+            consuming = await channel.basic_consume(self._queue, self._receiving.on_delivery)
         self._consumer_tag = consuming.consumer_tag
         self._channel = channel
         channel.closing.add_done_callback(partial(self._lost, channel))
         if self._closed:
-            await self._stop()  # close() may have been cancelled while it waited for this
+            await self._stop()  # close() may have been cancelled while it waited for _begin()
         else:
             self._on_consuming()
 
     def abort(self) -> None:
-        """Never consume again, and do not wait for what is under way."""
+        """Never consume again, and wait for nothing."""
         self._closed = True
         for task in (self._recovery, self._starting):
             if task is not None:
@@ -148,24 +151,24 @@ class AmqpConsumer:
             return
         with suppress(BridgetaskError):
             async with self._connection.answering():
-                # First this: deleting a queue under a consumer makes the broker cancel it, loudly.
+                # If the queue is deleted first, the broker cancels the consumer, which is logged.
                 await channel.basic_cancel(self._consumer_tag)
                 await channel.queue_delete(self._queue)
                 await channel.close()
 
     def _in_background(self, work: Any) -> None:
-        """Do what may fail: that means a lost channel, after which everything comes again."""
+        """Run a coroutine whose failure means that the channel is lost, which others notice."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         task.add_done_callback(_retrieve)
 
     def _cancelled(self, channel: aiormq.Channel, frame: spec.Basic.Cancel) -> None:
-        """Consume again: the broker ended it, because somebody deleted the queue."""
+        """Consume again after the broker has ended it because somebody deleted the queue."""
         logger.warning("The queue %s was deleted; declaring it again", self._queue)
-        if self._deliveries is not None:
-            self._deliveries.stop()
-        self._in_background(channel.close())  # where it is not ours yet, that makes it a lost one
+        if self._receiving is not None:
+            self._receiving.stop()
+        self._in_background(channel.close())  # if _consume() has yet to keep it, it is lost then
         if channel is self._channel:
             self._channel = None
             self._interrupted()
@@ -197,7 +200,7 @@ class AmqpConsumer:
                     await self.start()
                 except BridgetaskError as error:
                     logger.warning("Can't consume %s: %s. Trying again", self._queue, error)
-                except Exception:  # whatever it is, nobody else would consume again
+                except Exception:  # whatever it is: nobody else would consume again
                     logger.exception("Can't consume %s. Trying again", self._queue)
                 else:
                     logger.info("Consuming %s again", self._queue)

@@ -1,4 +1,4 @@
-"""What workers say beside results, on the connection that results use: replies and events."""
+"""Replies to control commands, and events, on the connection that results use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from ...core.limited_log import LimitedLog
-from ...core.protocols import EventListener, ReplyListener
+from ...core.receiving import EventListener, ReplyListener
 from ...wire.control import ControlMailbox, Purge
 from ...wire.events import EventCapture
 from ...wire.message import Properties
@@ -17,15 +17,15 @@ __all__ = ["AmqpControlChannel"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How many messages with events may come before the first of them is acknowledged. Each may hold
-#: two dozen, at about 30 µs each.
+#: How many messages with events may come before the first of them is acknowledged. A message may
+#: hold two dozen events, each of which takes about 30 µs to handle.
 _PREFETCH = 50
 
 
 class AmqpControlChannel:
     """Receives replies in a queue of this client's own, and events in a queue for each capture.
 
-    :param connection: the connection to receive by. It is closed here, last of all.
+    :param connection: results use it as well; :meth:`close` closes it, so call that last.
     """
 
     #: RabbitMQ does not tell how many queues are bound to an exchange.
@@ -43,7 +43,7 @@ class AmqpControlChannel:
             mailbox.reply_queue,
             mailbox.reply_declarations,
             self._on_message,
-            wanted=lambda: False,  # a command waits for seconds at most, and starts it itself
+            wanted=lambda: False,  # the next command starts it again, by prepare()
             on_interrupted=replies.interrupted,
         )
 
@@ -96,7 +96,7 @@ class AmqpControlChannel:
     def _on_message(self, body: bytes, properties: Properties) -> None:
         try:
             reply = self._mailbox.reply(body, properties)
-        except Exception as error:  # it may have been written by anybody
+        except Exception as error:  # anybody may have written it
             self._unreadable.warning("Dropped a reply that can't be read: %r", error)
             return
         if reply is not None:

@@ -1,14 +1,15 @@
-"""Messages past aiormq: published and received on its connection, without its help.
+"""Publishes and receives messages past aiormq, on its connection: the direct way.
 
 aio-pika and aiormq connect, log in, open channels, declare, consume, and notice when any of that
-ends. Only publishes, confirms, returns, deliveries and acknowledgements go past them: written to
-the socket between the frames that aiormq writes, and taken out of what it reads. This relies on
+ends. Only publishes, confirms, returns, deliveries and acknowledgements go past them: this writes
+their frames to the socket between those that aiormq writes, and takes them out of those that it
+reads. It relies on
 
-- ``TransportFactory``, whose reader and writer aiormq uses for all that it reads and writes,
-- each write of aiormq's consisting of whole frames,
-- ``Channel.number``, ``Channel.closing`` and ``Connection.connection_tune``,
+- ``TransportFactory``: aiormq reads and writes everything by its reader and writer,
+- aiormq writing whole frames at a time,
+- ``Channel.number``, ``Channel.closing`` and ``Connection.connection_tune``.
 
-each held by a test of its own, so that a new aiormq can't change them unnoticed.
+There is a test for each of these, which fails if a new aiormq changes it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from contextlib import suppress
 from struct import Struct
 from typing import Any
 
 import aiormq
 import aiormq.abc
 
-from ...wire.message import Properties
+from ...core.completion import Completion
+from ...core.publishing import OnAnswer, Sending
+from .assembler import Delivered, DeliveryAssembler
+from .channel import OnMessage
+from .confirms import ConfirmWindow
 from .errors import nacked, not_routable, translated
 from .frames import (
     BODY,
@@ -35,20 +39,25 @@ from .frames import (
     encode_ack,
     read_return,
 )
-from .plain import OnMessage, OnSettled, Sending
 from .reader import FrameReader
 
-__all__ = ["DirectDeliveries", "DirectPublisher"]
+__all__ = ["DirectConsumer", "DirectPublisher"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_LONG = Struct(">I")
+#: The number that a method begins with.
+_METHOD = Struct(">I")
+_METHOD_SIZE: int = _METHOD.size
+_CONFIRMS = (Method.ACK, Method.NACK)
+#: A confirm: method, delivery tag and bits; and the bit that means all tags up to that one.
 _CONFIRM = Struct(">IQB")
-_CONTENT = Struct(">HHQ")
+_MULTIPLE = 1
+#: Bytes that precede the properties in a content header.
+_CONTENT_SIZE = 12
 
 
 class _Channel:
-    """A channel of aiormq's, some of whose frames are ours."""
+    """A channel of aiormq's that takes some of its frames itself."""
 
     def __init__(
         self, channel: aiormq.Channel, reader: FrameReader, writer: asyncio.StreamWriter
@@ -58,8 +67,8 @@ class _Channel:
         self._reader = reader
         self._writer = writer
         self._transport = writer.transport
-        #: Whether the broker has said that it closes the channel. What is sent after that would
-        #: cost us the connection.
+        #: Whether the broker has closed the channel. It would close the connection over anything
+        #: that is sent on the channel after that.
         self._closing = False
         reader.attach(self._number, self)
         channel.closing.add_done_callback(self._on_closed)
@@ -69,27 +78,16 @@ class _Channel:
         return self._closing or self._channel.is_closed or self._transport.is_closing()
 
     def receive(self, kind: int, data: bytes, begin: int, end: int) -> bool:
-        if kind == METHOD:
-            (method,) = _LONG.unpack_from(data, begin)
-            if method == Method.CHANNEL_CLOSE:
-                self._closing = True
-            return self._receive_method(method, data, begin)
-        if kind == HEADER:
-            self._receive_header(data, begin, end)
-            return True
-        if kind == BODY:
-            self._receive_body(data[begin:end])
-            return True
-        return False
-
-    def _receive_method(self, method: int, data: bytes, begin: int) -> bool:
         raise NotImplementedError
 
-    def _receive_header(self, data: bytes, begin: int, end: int) -> None:
-        raise NotImplementedError
-
-    def _receive_body(self, body: bytes) -> None:
-        raise NotImplementedError
+    def _method(self, data: bytes, begin: int, end: int) -> int:
+        """Return the number of a method, and take note if that closes the channel."""
+        if begin + _METHOD_SIZE > end:
+            raise ValueError("a method without a number")
+        method: int = _METHOD.unpack_from(data, begin)[0]
+        if method == Method.CHANNEL_CLOSE:
+            self._closing = True
+        return method
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         self._closing = True
@@ -101,7 +99,7 @@ class _Channel:
 
 
 class DirectPublisher(_Channel):
-    """Publishes by frames of its own making."""
+    """Publishes by writing the frames itself."""
 
     per_turn: int = 64  # each takes some 10 µs
 
@@ -110,24 +108,25 @@ class DirectPublisher(_Channel):
         channel: aiormq.Channel,
         reader: FrameReader,
         writer: asyncio.StreamWriter,
-        on_settled: OnSettled,
+        on_answer: OnAnswer,
     ) -> None:
         super().__init__(channel, reader, writer)
-        self._on_settled = on_settled
+        self._on_answer = on_answer
+        self.all_answered: Completion = Completion()
         frame_max = channel.connection.connection_tune.frame_max
         self._encoder = PublishEncoder(self._number, frame_max)
-        self._properties = PropertiesDecoder()
+        self._decoder = PropertiesDecoder()
+        #: What :meth:`flush` or :meth:`drain` writes.
         self._out: list[bytes] = []
-        #: What is yet to be written of a message that the socket can't take in one go.
+        #: What :meth:`drain` has still to write of a message that the socket can't take in one go.
         self._draining: deque[bytes] = deque()
-        #: Messages by delivery tag, beginning with ``_first``; None where one is settled.
-        self._unconfirmed: deque[Sending | None] = deque()
-        self._first = 1
+        self._unconfirmed: ConfirmWindow[Sending] = ConfirmWindow()
+        #: Reason, exchange and routing key of a message that is coming back.
         self._returned: tuple[str, str, str] | None = None
 
     def publish(self, sending: Sending) -> None:
         self._out += self._encoder.encode(sending.message)
-        self._unconfirmed.append(sending)
+        self._unconfirmed.add(sending)
 
     def flush(self) -> None:
         if self._out:
@@ -142,80 +141,76 @@ class DirectPublisher(_Channel):
                 self._writer.write(self._draining.popleft())
                 await self._writer.drain()
         except OSError:
-            pass  # the channel is about to be closed, which is told to all that is on its way
+            pass  # the channel closes, which all that is on its way is told
 
     def forget(self, sending: Sending) -> None:
-        with suppress(ValueError):  # nothing is known of it any more
-            self._unconfirmed[self._unconfirmed.index(sending)] = None
+        self._unconfirmed.discard(sending)
 
-    def _receive_method(self, method: int, data: bytes, begin: int) -> bool:
-        if method in (Method.ACK, Method.NACK):
-            _, tag, flags = _CONFIRM.unpack_from(data, begin)
-            self._confirmed(tag, bool(flags & 1), acknowledged=method == Method.ACK)
-            return True
-        if method == Method.RETURN:
-            self._returned = read_return(data, begin + _LONG.size)
-            return True
-        if method == Method.CHANNEL_CLOSE:
-            # aiormq answers that in the next turn. RabbitMQ drops the connection where the answer
-            # comes within a message, and where the rest of a message comes after the answer.
-            while self._draining:
-                self._writer.write(self._draining.popleft())
-        return False
-
-    def _confirmed(self, tag: int, multiple: bool, *, acknowledged: bool) -> None:
-        unconfirmed = self._unconfirmed
-        at = tag - self._first
-        if not 0 <= at < len(unconfirmed):
-            logger.error("RabbitMQ confirmed %d, of %d messages", tag, len(unconfirmed))
-            return
-        settled: list[Sending | None] = []
-        if multiple:
-            settled = [unconfirmed.popleft() for _ in range(at + 1)]
-            self._first = tag + 1
+    def receive(self, kind: int, data: bytes, begin: int, end: int) -> bool:
+        if kind != METHOD:
+            if kind == HEADER:
+                self._came_back(data[begin + _CONTENT_SIZE : end])
+            return kind in (HEADER, BODY)  # a body is dropped: the message is known
+        method = self._method(data, begin, end)
+        if method in _CONFIRMS:
+            _, tag, bits = _CONFIRM.unpack(data[begin:end])
+            self._confirmed(tag, bits & _MULTIPLE != 0, method == Method.ACK)
+        elif method == Method.RETURN:
+            self._returned = read_return(data[begin + _METHOD_SIZE : end])
         else:
-            settled.append(unconfirmed[at])
-            unconfirmed[at] = None
-        while unconfirmed and unconfirmed[0] is None:
-            unconfirmed.popleft()
-            self._first += 1
-        for sending in settled:
-            if sending is not None:
-                self._on_settled(sending, None if acknowledged else nacked())
+            if method == Method.CHANNEL_CLOSE:
+                self._finish_writing()
+            return False
+        return True
 
-    def _receive_header(self, data: bytes, begin: int, end: int) -> None:
+    def _finish_writing(self) -> None:
+        """Write the rest of a message before aiormq answers, in the next turn, to a close.
+
+        RabbitMQ drops the connection where that answer comes within a message, and where the rest
+        of a message comes after the answer.
+        """
+        while self._draining:
+            self._writer.write(self._draining.popleft())
+
+    def _confirmed(self, tag: int, multiple: bool, acknowledged: bool) -> None:
+        try:
+            confirmed = self._unconfirmed.take(tag, multiple)
+        except LookupError as error:
+            logger.error("RabbitMQ confirmed what was not published: %s", error)
+            return
+        for sending in confirmed:
+            self._on_answer(sending, None if acknowledged else nacked())
+
+    def _came_back(self, properties: bytes) -> None:
         """Settle a message that came back. Its confirm follows, and finds it settled."""
         if self._returned is None:
             raise ValueError("a content header that follows no basic.return")
-        reason, exchange, routing_key = self._returned
-        properties = self._properties.decode(data[begin + _CONTENT.size : end])
-        for at, sending in enumerate(self._unconfirmed):
-            if sending is None:
-                continue
+        (reason, exchange, routing_key), self._returned = self._returned, None
+        correlation_id = self._decoder.decode(properties).correlation_id
+
+        def is_returned(sending: Sending) -> bool:
             message = sending.message
-            if (
+            return (
                 message.mandatory
                 and message.exchange == exchange
                 and message.routing_key == routing_key
-                and message.properties.get("correlation_id") == properties.correlation_id
-            ):
-                self._unconfirmed[at] = None
-                self._on_settled(sending, not_routable(reason, exchange, routing_key))
-                return
+                and message.properties.get("correlation_id") == correlation_id
+            )
 
-    def _receive_body(self, body: bytes) -> None:
-        """Drop it: the message is known."""
+        sending = self._unconfirmed.take_first(is_returned)
+        if sending is not None:
+            self._on_answer(sending, not_routable(reason, exchange, routing_key))
 
     def _closed(self, error: BaseException | None) -> None:
-        lost, self._unconfirmed = self._unconfirmed, deque()
         self._out.clear()
         self._draining.clear()
-        for sending in reversed(lost):  # each goes back to its place, before all others
-            if sending is not None:
-                self._on_settled(sending, translated(error))
+        # Each goes back to its place in the queue, before all that are there.
+        for sending in reversed(self._unconfirmed.take_all()):
+            self._on_answer(sending, translated(error))
+        self.all_answered.complete()
 
 
-class DirectDeliveries(_Channel):
+class DirectConsumer(_Channel):
     """Receives what aiormq's ``basic_consume`` makes the broker send."""
 
     def __init__(
@@ -227,15 +222,10 @@ class DirectDeliveries(_Channel):
     ) -> None:
         super().__init__(channel, reader, writer)
         self._on_message = on_message
-        self._decoder = PropertiesDecoder()
+        self._assembler = DeliveryAssembler()
         self._call_soon = asyncio.get_running_loop().call_soon
-        self._tag = 0
-        #: Whether a message was announced whose content header is still to come.
-        self._announced = False
+        #: The delivery tag of the last message, until that is acknowledged.
         self._unacknowledged = 0
-        self._missing = 0
-        self._body: list[bytes] = []
-        self._properties: Properties | None = None
 
     async def on_delivery(self, message: aiormq.abc.DeliveredMessage) -> None:
         raise AssertionError("aiormq got a message that was not for it")
@@ -243,44 +233,25 @@ class DirectDeliveries(_Channel):
     def stop(self) -> None:
         self._closing = True
 
-    def _receive_method(self, method: int, data: bytes, begin: int) -> bool:
-        if method != Method.DELIVER:
+    def receive(self, kind: int, data: bytes, begin: int, end: int) -> bool:
+        if kind == BODY:
+            message = self._assembler.body(data, begin, end)
+        elif kind == HEADER:
+            message = self._assembler.header(data, begin, end)
+        elif kind == METHOD and self._method(data, begin, end) == Method.DELIVER:
+            self._assembler.deliver(data, begin + _METHOD_SIZE, end)
+            return True
+        else:
             return False
-        at = begin + 5 + data[begin + 4]  # behind the consumer tag
-        tag = data[at : at + 8]
-        if len(tag) < 8:
-            raise ValueError("a basic.deliver without a delivery tag")
-        self._tag = int.from_bytes(tag, "big")
-        self._announced = True
+        if message is not None:
+            self._hand_over(message)
         return True
 
-    def _receive_header(self, data: bytes, begin: int, end: int) -> None:
-        if self._missing or not self._announced:
-            raise ValueError("a content header that follows no basic.deliver")
-        self._announced = False
-        _, _, self._missing = _CONTENT.unpack_from(data, begin)
-        self._properties = self._decoder.decode(data[begin + _CONTENT.size : end])
-        if not self._missing:
-            self._hand_over(b"")
-
-    def _receive_body(self, body: bytes) -> None:
-        if not 0 < len(body) <= self._missing:
-            raise ValueError(f"{len(body)} bytes of a body of which {self._missing} were to come")
-        self._missing -= len(body)
-        if self._missing:
-            self._body.append(body)
-        elif self._body:
-            parts, self._body = self._body, []
-            self._hand_over(b"".join((*parts, body)))
-        else:
-            self._hand_over(body)
-
-    def _hand_over(self, body: bytes) -> None:
+    def _hand_over(self, message: Delivered) -> None:
         if not self._unacknowledged:
             self._call_soon(self._acknowledge)
-        self._unacknowledged = self._tag
-        assert self._properties is not None
-        self._on_message(body, self._properties)
+        self._unacknowledged, body, properties = message
+        self._on_message(body, properties)
 
     def _acknowledge(self) -> None:
         tag, self._unacknowledged = self._unacknowledged, 0

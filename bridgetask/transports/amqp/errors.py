@@ -1,4 +1,4 @@
-"""What aio-pika, aiormq and the socket raise, as bridgetask's errors. Nothing else gets out."""
+"""Translates what aio-pika, aiormq and the socket raise into bridgetask's errors."""
 
 from __future__ import annotations
 
@@ -8,33 +8,27 @@ from typing import Any
 
 import aiormq.exceptions
 
+from ...core.publishing import ClosedOver, ConnectionLost
 from ...errors import (
-    BackendError,
     BridgetaskError,
     BrokerUnreachable,
     NotRoutable,
-    NotSent,
     Refused,
-    SendError,
-    Unconfirmed,
 )
-from ...wire.message import OutgoingMessage
 
-__all__ = ["ConnectionLost", "about", "nacked", "not_routable", "translated", "translating"]
+__all__ = ["nacked", "not_routable", "of_publishing", "translated", "translating"]
 
-#: Reply codes with which RabbitMQ turns a login or a virtual host down.
+#: Reply codes with which RabbitMQ refuses a login or a virtual host.
 _LOGIN_REFUSED = {403, 530}
 
 
-class ConnectionLost(BrokerUnreachable):
-    """The connection, or the channel in use, went away under an operation."""
-
-
 class translating:  # noqa: N801
-    """Turns what aio-pika, aiormq and the socket raise into bridgetask's errors.
+    """Raises bridgetask's errors in place of those of aio-pika, aiormq and the socket.
 
-    Where the connection dies, aiormq cancels futures of its own. Such a ``CancelledError`` is told
-    apart from a real cancellation by the task's count of requests to cancel it.
+    When the connection is lost, aiormq cancels its own futures, so that a ``CancelledError`` comes
+    out of it. The task was not cancelled if its count of requests to cancel it has not grown.
+
+    :param context: begins the messages of the errors, such as "can't connect to host".
     """
 
     def __init__(self, context: str = "") -> None:
@@ -60,12 +54,21 @@ def _cancelling() -> int:
 
 
 def translated(error: BaseException | None) -> BridgetaskError:
-    """Return bridgetask's error for what a channel was closed with, if anything."""
+    """Return bridgetask's error for the reason that a publisher's channel was closed for."""
     ours = _translate(error, "") if error is not None else None
     if ours is None:
         return ConnectionLost(str(error or "closed"))
     ours.__cause__ = error
-    return ours
+    return of_publishing(ours)
+
+
+def of_publishing(error: BridgetaskError) -> BridgetaskError:
+    """Tell of a refusal with a reply code, which closes the channel, as :class:`ClosedOver`."""
+    if not isinstance(error, Refused) or error.code is None:
+        return error
+    closed_over = ClosedOver(str(error), code=error.code)
+    closed_over.__cause__ = error.__cause__
+    return closed_over
 
 
 def not_routable(reason: str, exchange: str, routing_key: str) -> NotRoutable:
@@ -119,7 +122,7 @@ _CODES: dict[type[BaseException], int] = {
 
 
 def _reply_code(error: BaseException) -> int | None:
-    """Return AMQP's reply code. aiormq's named classes carry the text alone."""
+    """Return AMQP's reply code, if there is one. aiormq's named classes have only the text."""
     code = _CODES.get(type(error))
     if code is None and error.args and isinstance(error.args[0], int):
         code = error.args[0]
@@ -129,25 +132,3 @@ def _reply_code(error: BaseException) -> int | None:
 def _reply_text(error: BaseException) -> str:
     strings = [each for each in error.args if isinstance(each, str)]
     return strings[-1] if strings else str(error)
-
-
-def about(
-    message: OutgoingMessage, error: BackendError | SendError, *, may_be_there: bool
-) -> SendError:
-    """Return the error for one message: with its own task id, and unknown if it may be there."""
-    task = f"task {message.task_id}" if message.task_id else "message"
-    if may_be_there:
-        told: SendError = Unconfirmed(
-            f"{task} may or may not have been sent: no confirm came ({error})"
-        )
-    elif isinstance(error, ConnectionLost):
-        told = BrokerUnreachable(f"{task} was not sent: {error}")
-    elif isinstance(error, Refused):
-        told = Refused(f"{task} was not sent: {error}", code=error.code)
-    elif isinstance(error, BackendError):
-        told = NotSent(f"{task} was not sent, for its result could not be received: {error}")
-    else:
-        told = type(error)(f"{task} was not sent: {error}")
-    told.task_id = message.task_id
-    told.__cause__ = error if isinstance(error, BackendError) else error.__cause__
-    return told

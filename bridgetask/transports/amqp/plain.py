@@ -1,145 +1,31 @@
-"""What a channel does with messages: publishing with confirms, and receiving with acknowledgements.
-
-There are two ways. This module has the plain one, by aiormq's own methods, which serves wherever
-aiormq does. :mod:`amqp_direct` has the fast one, past aiormq, and is what is used unless
-``BRIDGETASK_AMQP=plain`` is set in the environment.
-"""
+"""Publishes and receives messages by aiormq's own methods: the plain way, see :mod:`.channel`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import aiormq
 import aiormq.abc
 from aiormq import spec
 
 from ...core.completion import Completion
-from ...core.protocols import Receiver
+from ...core.publishing import ConnectionLost, OnAnswer, Sending
 from ...errors import BridgetaskError, Unconfirmed
 from ...wire.message import OutgoingMessage, Properties
-from .errors import ConnectionLost, translating
-from .frames import encode_properties
+from .channel import OnMessage
+from .errors import of_publishing, translating
+from .properties import encode_properties
 
-__all__ = [
-    "Deliveries",
-    "OnMessage",
-    "OnSettled",
-    "PlainDeliveries",
-    "PlainPublisher",
-    "Publisher",
-    "Sending",
-]
+__all__ = ["PlainConsumer", "PlainPublisher"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Bytes from which on a message is flushed to the socket before the next one is written.
+#: Bytes of a body from which on aiormq waits until the socket has taken a message.
 _LARGE = 65_536
-#: Seconds after which who still hangs on a closed channel is not told of it any more.
-_UNTOLD = 0.2
-#: Bytes from which on a message goes alone. RabbitMQ 4 refuses what is larger than 16 MiB, by
-#: closing the channel under everything that is on its way.
-_ALONE = 16 * 1024 * 1024
-
-#: Takes a message. It may not raise.
-OnMessage = Callable[[bytes, Properties], None]
-
-
-class Sending:
-    """A message on its way."""
-
-    __slots__ = (
-        "alone",
-        "deadline",
-        "delivery",
-        "last_error",
-        "message",
-        "number",
-        "receiver",
-        "retries",
-        "unanswered",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        message: OutgoingMessage,
-        delivery: Completion,
-        deadline: float,
-        receiver: Receiver | None,
-    ) -> None:
-        self.number: int = number
-        self.message: OutgoingMessage = message
-        self.delivery: Completion = delivery
-        #: The loop's time by which it must have been settled.
-        self.deadline: float = deadline
-        #: What must be ready for the answer before it goes.
-        self.receiver: Receiver | None = receiver
-        #: How many times it left without an answer so far. Each may have reached the broker.
-        self.unanswered: int = 0
-        #: Whether it must be the only one on its way, so that a refusal is known to be its own.
-        self.alone: bool = len(message.body) >= _ALONE
-        self.retries: int = 0
-        self.last_error: BridgetaskError | None = None
-
-    @property
-    def large(self) -> bool:
-        """Whether the socket can't be expected to take it in one go."""
-        return len(self.message.body) >= _LARGE
-
-    @property
-    def small(self) -> bool:
-        """Whether it can go out with others in one go."""
-        return not self.alone and not self.large
-
-    def __lt__(self, other: Sending) -> bool:
-        return self.number < other.number
-
-
-#: Told what became of a message: None if the broker has confirmed it.
-OnSettled = Callable[[Sending, BridgetaskError | None], None]
-
-
-class Publisher(Protocol):
-    """Publishes on one channel with confirms, in the order in which it is given messages."""
-
-    #: How many messages may be given to it in one turn of the event loop.
-    per_turn: int
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing can be published on it any more."""
-
-    def publish(self, sending: Sending) -> None:
-        """Take a message. What becomes of it is told once, unless it is forgotten.
-
-        :raises InvalidOption: it can't be encoded.
-        """
-
-    def flush(self) -> None:
-        """Write what was published. To be called before the turn of the event loop ends."""
-
-    async def drain(self) -> None:
-        """Return when the socket takes more. Nothing may be published meanwhile."""
-
-    def forget(self, sending: Sending) -> None:
-        """Do not tell what became of a message, nor hold on to it."""
-
-
-class Deliveries(Protocol):
-    """Receives the messages of one consumer on one channel, and acknowledges them.
-
-    All that come in a turn of the event loop are acknowledged by one frame, once they have been
-    handed over.
-    """
-
-    async def on_delivery(self, message: aiormq.abc.DeliveredMessage) -> None:
-        """Take a message from aiormq: what to give to ``basic_consume``."""
-
-    def stop(self) -> None:
-        """Acknowledge nothing more."""
+#: Seconds that aiormq has after a channel is closed to fail what was to be published on it.
+_GIVE_UP_AFTER = 0.2
 
 
 class PlainPublisher:
@@ -147,10 +33,11 @@ class PlainPublisher:
 
     per_turn: int = 8  # each takes about 0.1 ms
 
-    def __init__(self, channel: aiormq.Channel, on_settled: OnSettled) -> None:
+    def __init__(self, channel: aiormq.Channel, on_answer: OnAnswer) -> None:
         self._channel = channel
-        self._on_settled = on_settled
+        self._on_answer = on_answer
         self._tasks: dict[Sending, asyncio.Task[None]] = {}
+        self.all_answered: Completion = Completion()
         channel.closing.add_done_callback(self._on_closed)
 
     @property
@@ -164,7 +51,7 @@ class PlainPublisher:
         """Do nothing: aiormq writes on its own."""
 
     async def drain(self) -> None:
-        """Return at once: ``basic_publish`` itself waits, with the channel locked."""
+        """Return at once: ``basic_publish`` waits itself, with the channel locked."""
 
     def forget(self, sending: Sending) -> None:
         task = self._tasks.pop(sending, None)
@@ -172,20 +59,23 @@ class PlainPublisher:
             task.cancel()
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
-        """Give up on what is on its way, before long.
+        """Give up on what aiormq does not fail.
 
-        aiormq tells those who wait for a confirm, but forgets those who wait to write.
+        It fails publishes that wait for a confirm, but not those that wait to be written.
         """
         if not closing.cancelled():
             closing.exception()
         if self._tasks:
-            asyncio.get_running_loop().call_later(_UNTOLD, self._give_up)
+            asyncio.get_running_loop().call_later(_GIVE_UP_AFTER, self._give_up)
+        else:
+            self.all_answered.complete()
 
     def _give_up(self) -> None:
         for sending in list(self._tasks):
             self.forget(sending)
             lost = ConnectionLost("the connection was lost before it was written")
-            self._on_settled(sending, lost)
+            self._on_answer(sending, lost)
+        self.all_answered.complete()
 
     async def _publish(self, sending: Sending) -> None:
         message = sending.message
@@ -198,20 +88,23 @@ class PlainPublisher:
                     routing_key=message.routing_key,
                     properties=_Properties(message),
                     mandatory=message.mandatory,
-                    wait=sending.large,
+                    wait=len(message.body) >= _LARGE,
                 )
         except BridgetaskError as reason:
-            error = reason
+            error = of_publishing(reason)
         except Exception as reason:
             logger.exception("Publishing failed")
             error = Unconfirmed(f"unexpected {reason!r}")
         finally:
             self._tasks.pop(sending, None)
-        self._on_settled(sending, error)
+        self._on_answer(sending, error)
 
 
 class _Properties(spec.Basic.Properties):
-    """A message's properties, as Celery encodes them. aiormq gives each message an id."""
+    """A message's properties, encoded as Celery encodes them.
+
+    But for ``message_id``: aiormq sets it, and tells returned messages apart by it.
+    """
 
     def __init__(self, message: OutgoingMessage) -> None:
         super().__init__(message_id=message.properties.get("message_id"))
@@ -221,7 +114,7 @@ class _Properties(spec.Basic.Properties):
         return encode_properties({**self._message.properties, "message_id": self.message_id})
 
 
-class PlainDeliveries:
+class PlainConsumer:
     """Receives by aiormq's ``basic_consume``."""
 
     def __init__(self, channel: aiormq.Channel, on_message: OnMessage) -> None:
@@ -249,7 +142,7 @@ class PlainDeliveries:
         task.add_done_callback(self._acknowledged)
 
     def _acknowledged(self, task: asyncio.Task[None]) -> None:
-        """Take no notice of a failure: that means a lost channel; everything comes again."""
+        """Ignore a failure: the channel is lost, and the broker delivers its messages again."""
         self._acknowledging.discard(task)
         if not task.cancelled():
             task.exception()

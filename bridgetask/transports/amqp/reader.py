@@ -1,4 +1,4 @@
-"""What a connection to RabbitMQ is read by: frame by frame, each for who takes it."""
+"""Splits RabbitMQ's bytes into frames: message frames to our channels, the rest to aiormq."""
 
 from __future__ import annotations
 
@@ -9,77 +9,74 @@ from typing import Any, Protocol
 
 import pamqp.header
 
-from .frames import FRAME, FRAME_END, HEADER, HEARTBEAT
+from .frames import FRAME, HEADER, HEARTBEAT
+from .splitter import FrameSplitter, NotAmqp
 
-__all__ = ["FrameReader"]
+__all__ = ["FrameReader", "FrameReceiver"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds that reading frames may take in one turn of the event loop.
+#: Seconds that receivers may spend on frames in one turn of the event loop.
 _SLICE = 0.002
-#: How many frames are read between two looks at the clock.
+#: The clock is read once for this many frames that receivers take.
 _LOOK = 16
-#: How many frames are read in one turn. Three are a result, and each result may wake somebody who
-#: calls the next task in the same turn.
+#: Receivers take this many frames in one turn at most. A result has three frames, and may wake
+#: somebody who calls the next task in the same turn.
 _MOST = 96
-#: Seconds between the signs of life that aiormq is given while none of the frames are for it.
+#: aiormq gets a heartbeat this often, in seconds, while receivers take all frames.
 _SIGN_OF_LIFE = 1.0
 
-#: Bytes that a frame may have while none were agreed upon: what RabbitMQ proposes itself.
-_LARGEST_FRAME = 131_072
-_LAST_FRAME_TYPE = 8
+_FRAME_BEGIN: int = FRAME.size
 #: Bytes that precede the properties in a content header.
 _PREFIX = 12
 
 
-class _Receiver(Protocol):
+class FrameReceiver(Protocol):
     """Takes frames of one channel."""
 
     def receive(self, kind: int, data: bytes, begin: int, end: int) -> bool:
-        """Take the frame whose payload is ``data[begin:end]``; return False to leave it alone.
+        """Take the frame whose payload is ``data[begin:end]``, or return False to leave it.
 
-        :raises Exception: it can't be read. That ends the connection.
+        :raises Exception: the frame can't be read. That ends the connection.
         """
 
 
 class FrameReader(asyncio.StreamReader):
-    """What aiormq reads from, less the frames that receivers take out.
+    """The stream that aiormq reads, without the frames that receivers take.
 
-    Where they do not, it keeps from aiormq what that can't take. Properties can be such that aiormq
-    does not survive them: text that is no UTF-8, a time beyond the calendar, deeply nested headers.
-    RabbitMQ passes them on, and would do so again and again, on each connection that is opened for
-    the one that was lost by it. So one message, of anybody who may write into the queue, would keep
-    all results out.
+    It also replaces properties that end aiormq's reading: text that is not UTF-8, a time outside
+    the calendar, deeply nested headers. RabbitMQ passes such a message on, and delivers it again on
+    each new connection. So one message, from anybody who may write into the queue, would keep all
+    results out.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._clock: Callable[[], float] = loop.time
         self._call_soon = loop.call_soon
-        self._receivers: dict[int, _Receiver] = {}
-        #: What is not read yet, and how many bytes there must be of it before that makes sense.
-        self._unread: list[bytes] = []
-        self._size = 0
-        self._wanted: int = FRAME.size
+        self._receivers: dict[int, FrameReceiver] = {}
+        #: Whoever connects sets its ``largest_frame`` to what was agreed upon.
+        self.splitter: FrameSplitter = FrameSplitter()
+        #: Whether splitting goes on in the next turn of the event loop.
         self._interrupted = False
         self._held = False
         self._ended = False
-        self._sign_of_life = 0.0
+        #: The loop's time at which aiormq is to be given a heartbeat.
+        self._heartbeat_due = 0.0
+        #: The type of the frame that aiormq is reading.
         self._frame_type = 0
         #: What aiormq was given last.
         self.last_data: bytes = b""
-        #: The loop's time when anything came last.
+        #: The loop's time when bytes came last.
         self.last_time: float = 0.0
-        #: Set by whoever connects.
+        #: Whoever connects sets it.
         self.transport: asyncio.Transport | None = None
-        #: Bytes that a frame may have. Set by whoever connects, once it is agreed upon.
-        self.largest_frame: int = _LARGEST_FRAME
 
-    def attach(self, channel: int, receiver: _Receiver) -> None:
-        """Let ``receiver`` take frames of a channel from now on."""
+    def attach(self, channel: int, receiver: FrameReceiver) -> None:
+        """Offer the frames of a channel to ``receiver`` from now on."""
         self._receivers[channel] = receiver
 
-    def detach(self, channel: int, receiver: _Receiver) -> None:
+    def detach(self, channel: int, receiver: FrameReceiver) -> None:
         """Leave the frames of a channel to aiormq again."""
         if self._receivers.get(channel) is receiver:
             del self._receivers[channel]
@@ -88,34 +85,33 @@ class FrameReader(asyncio.StreamReader):
         self.last_time = self._clock()
         if self._ended:
             return
-        self._unread.append(bytes(data))
-        self._size += len(data)
-        if self._size >= self._wanted and not self._interrupted:
-            self._read()
+        # A transport may reuse the buffer that it hands over.
+        if self.splitter.feed(bytes(data)) and not self._interrupted:
+            self._read(self.last_time)
 
     def feed_eof(self) -> None:
         self._ended = True
         super().feed_eof()
 
     def hold(self) -> None:
-        """Read nothing more from the socket for now. That counts for no silence."""
+        """Stop reading from the socket. The silence that follows is not the broker's."""
         self._held = True
         self._pause()
 
     def release(self) -> None:
-        """Go on reading from the socket."""
+        """Read from the socket again."""
         self._held = False
         self.last_time = self._clock()
         self._resume()
 
     def show_life(self) -> None:
-        """Let aiormq know that the connection lives, which it does not see while it is held."""
+        """Give aiormq a heartbeat: it must not take a connection that is held for a dead one."""
         if not self._ended:
             self._feed_aiormq(HEARTBEAT)
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing is read from the socket, because it was told so."""
+        """Whether :meth:`hold` was called, and :meth:`release` was not called since."""
         return self._held
 
     def _pause(self) -> None:
@@ -128,77 +124,61 @@ class FrameReader(asyncio.StreamReader):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def _continue(self) -> None:
-        self._interrupted = False
-        if not self._ended:
-            self._read()
-            self._resume()
-
     def _interrupt(self) -> None:
         """Go on in the next turn of the event loop."""
         self._interrupted = True
         self._pause()
         self._call_soon(self._continue)
 
-    def _read(self) -> None:
+    def _continue(self) -> None:
+        self._interrupted = False
+        if not self._ended:
+            self._read(self._clock())
+            self._resume()
+
+    def _read(self, now: float) -> None:
         try:
-            self._read_frames()
+            self._read_frames(now)
         except Exception:
             logger.exception("RabbitMQ sent what can't be read; dropping the connection")
             self._ended = True
-            self._unread.clear()
+            self.splitter.take_rest()
             if self.transport is not None:
                 self.transport.abort()
 
-    def _read_frames(self) -> None:
-        data = self._unread[0] if len(self._unread) == 1 else b"".join(self._unread)
+    def _read_frames(self, now: float) -> None:
+        """Route the frames that have come, or as many of them as one turn has time for."""
         receivers = self._receivers
+        until = now + _SLICE
         for_aiormq: list[bytes] = []
-        at = begin = looked = 0
-        end = len(data)
-        until = self._clock() + _SLICE
-        self._wanted = FRAME.size
-        while end - at >= FRAME.size:
-            kind, channel, size = FRAME.unpack_from(data, at)
-            after = at + size + FRAME.size + 1
-            if kind > _LAST_FRAME_TYPE or (after <= end and data[after - 1] != FRAME_END):
-                at = end  # this is no AMQP; aiormq will say so
-                self._ended = True
-                break
-            if size > self.largest_frame:
-                raise ValueError(f"a frame of {size} bytes")
-            if after > end:
-                self._wanted = after - at
-                break
-            receiver = receivers.get(channel)
-            if receiver is not None and receiver.receive(kind, data, at + FRAME.size, after - 1):
-                if begin < at:
-                    for_aiormq.append(data[begin:at])
-                begin = after
-                looked += 1
-                if looked % _LOOK == 0 and (looked >= _MOST or self._clock() > until):
+        taken = 0
+        try:
+            for kind, channel, data, begin, end in self.splitter.frames():
+                receiver = receivers.get(channel)
+                if receiver is None or not receiver.receive(kind, data, begin, end):
+                    for_aiormq.append(data[begin - _FRAME_BEGIN : end + 1])
+                    continue
+                taken += 1
+                if not taken % _LOOK and (taken >= _MOST or self._clock() > until):
                     self._interrupt()
-                    at = after
                     break
-            at = after
-        if begin < at:
-            for_aiormq.append(data[begin:at])
-        self._unread = [data[at:]]
-        self._size = end - at
+        except NotAmqp:  # aiormq says what is wrong with it
+            for_aiormq.append(self.splitter.take_rest())
+            self._ended = True
         if for_aiormq:
             self._feed_aiormq(b"".join(for_aiormq))
-        elif looked and until > self._sign_of_life:
+        elif taken and until > self._heartbeat_due:
             self._feed_aiormq(HEARTBEAT)
         if self._ended:
             super().feed_eof()
 
     def _feed_aiormq(self, data: bytes) -> None:
-        self._sign_of_life = self._clock() + _SIGN_OF_LIFE
+        self._heartbeat_due = self.last_time + _SIGN_OF_LIFE
         self.last_data = data
         super().feed_data(data)
 
     async def readexactly(self, n: int) -> bytes:
-        """Read as aiormq does it: the type of a frame, channel and size, then all the rest."""
+        """Read for aiormq, which reads a frame's type, then channel and size, then the rest."""
         data = await super().readexactly(n)
         if n == 1:
             self._frame_type = data[0]
@@ -208,9 +188,9 @@ class FrameReader(asyncio.StreamReader):
 
 
 def _without_broken_properties(data: bytes) -> bytes:
-    """Return the rest of a content header's frame, as one that has no properties if need be."""
+    """Return the rest of a content header's frame, with no properties where they are broken."""
     try:
         pamqp.header.ContentHeader().unmarshal(data[:-1])
-    except Exception:  # whoever sent it may have written anything
+    except Exception:  # anybody may have written them
         return data[:_PREFIX] + bytes(len(data) - _PREFIX - 1) + data[-1:]
     return data

@@ -1,8 +1,8 @@
-"""Results by ``rpc://``: one reply queue, one consumer, for all that this client sends.
+"""Results by ``rpc://``: one reply queue and one consumer for all that a client sends.
 
-The queue is ours by name, durable, neither exclusive nor auto-delete, and expires once it has had
-no consumer for a while. So what finishes while the connection is down is there after it. A result
-that comes twice is harmless.
+The queue has a name of our own, is durable, neither exclusive nor auto-delete, and expires after it
+has had no consumer for a while. So it keeps the results that workers send while the connection is
+down. A result that comes twice does no harm.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["RpcResults"]
 class RpcResults:
     """Receives results in a reply queue of our own.
 
-    :param address: the queue's name, which goes out as ``reply_to``.
-    :param expires: seconds for which the queue lives on with nobody consuming it.
+    :param address: the queue's name, which messages carry as ``reply_to``.
+    :param expires: seconds after which RabbitMQ deletes the queue if nobody consumes it.
     """
 
     def __init__(
@@ -57,12 +57,15 @@ class RpcResults:
             address,
             (declaration,),
             self._on_message,
-            # Linked tasks may report when nobody has asked for their results yet.
+            # Linked tasks may report before anybody has asked for their results.
             wanted=lambda: pending.expects_links or pending.unfinished > 0,
         )
 
     def expect(self, task_ids: Sequence[str]) -> None:
         """Do nothing: the queue is the same for all tasks."""
+
+    async def settle(self) -> None:
+        """Do nothing: what workers will still send is not known."""
 
     @property
     def ready(self) -> bool:
@@ -72,7 +75,7 @@ class RpcResults:
         await self._consumer.start()
 
     async def close(self) -> None:
-        """Stop, and delete the queue: nobody will ever ask for what it still gets."""
+        """Stop, and delete the queue: nobody will ask for the results that still come."""
         await self._consumer.close()
         self._decoding.close()
 

@@ -1,4 +1,4 @@
-"""The socket under a connection to RabbitMQ: how it is opened, and whether it is still alive."""
+"""Opens the socket of a connection to RabbitMQ, and drops it when RabbitMQ falls silent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import aiormq.connection
 from yarl import URL
 
-from ...settings import Server
 from .reader import FrameReader
+from .settings import Server
 
 __all__ = ["SocketFactory", "tls_context"]
 
@@ -20,7 +20,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class SocketFactory(aiormq.connection.TransportFactory):
-    """Opens the socket as Celery's ``broker_use_ssl`` says, and keeps hold of it."""
+    """Opens aiormq's socket as Celery's ``broker_use_ssl`` says, with a reader of our own."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -34,10 +34,10 @@ class SocketFactory(aiormq.connection.TransportFactory):
         server = self._server
         options: dict[str, Any] = {}
         if server.tls is not None:
-            # Reading certificates blocks; there are few of them, and connecting is rare.
+            # Reading certificates blocks.
             context, server_hostname = await asyncio.to_thread(tls_context, server)
             options = {"ssl": context, "server_hostname": server_hostname}
-        # What asyncio.open_connection does, with a reader of our own.
+        # As asyncio.open_connection does it, but for the reader.
         loop = asyncio.get_running_loop()
         self.reader = FrameReader(loop)
         protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
@@ -56,9 +56,9 @@ class SocketFactory(aiormq.connection.TransportFactory):
             self.writer.transport.abort()
 
     def watch(self) -> None:
-        """Drop the socket when nothing comes for as long as the heartbeat says, from now on.
+        """Drop the socket once nothing has come for as long as the heartbeat says.
 
-        RabbitMQ sends twice in that time. aiormq would wait for three times as long.
+        RabbitMQ sends at least twice in that time. aiormq would wait three times as long.
         """
         if self._server.heartbeat:
             loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ class SocketFactory(aiormq.connection.TransportFactory):
             self.reader.show_life()
             self.watch()
             return
-        # What came while the loop was blocked has been read by now: sockets precede timers.
+        # What came while the loop was blocked was read before this: it reads sockets before timers.
         silence = loop.time() - self.reader.last_time
         if silence > self._server.heartbeat:
             logger.warning("%s has been silent for %.1f s; dropping it", self._server, silence)
@@ -83,10 +83,10 @@ class SocketFactory(aiormq.connection.TransportFactory):
 
 
 def tls_context(server: Server) -> tuple[ssl.SSLContext, str]:
-    """Build what py-amqp's ``SSLTransport`` builds from the same options.
+    """Return the context and the host name that py-amqp's ``SSLTransport`` would use.
 
-    Follows ``_wrap_socket_sni``: certificates are verified unless ``cert_reqs`` says otherwise,
-    and the host name is where ``server_hostname`` is given; None means the URL's host.
+    Follows ``_wrap_socket_sni``: it verifies certificates unless ``cert_reqs`` says otherwise, and
+    host names only if ``server_hostname`` is given. There, None means the URL's host.
     """
     options = dict(server.tls) if isinstance(server.tls, Mapping) else {}
     checks_name = "server_hostname" in options

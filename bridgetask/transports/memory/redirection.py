@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -17,55 +20,105 @@ if TYPE_CHECKING:
 __all__ = ["redirected"]
 
 
-class _Here(threading.local):
-    """What this thread is redirected to."""
+class _Redirection:
+    """Parts that stand for those of an app, for as long as it is active."""
 
-    app: Celery | None = None
-    parts: Mapping[str, Any] = {}
+    __slots__ = ("active", "app", "parts")
+
+    def __init__(self, app: Celery, parts: Mapping[str, Any]) -> None:
+        self.app = app
+        self.parts = parts
+        #: Contexts are copied, and a copy may outlive what it was made for.
+        self.active = True
 
 
-_here = _Here()
-#: In how many threads an app is redirected.
-_threads: WeakKeyDictionary[Celery, int] = WeakKeyDictionary()
+_current: ContextVar[_Redirection | None] = ContextVar("redirection", default=None)
+#: How many times an app is redirected at this moment.
+_redirections: WeakKeyDictionary[Celery, int] = WeakKeyDictionary()
 _counting = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Make the lock anew after a fork: the thread that held it was not copied."""
+    global _counting
+    _counting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 @contextmanager
 def redirected(app: Celery, parts: Mapping[str, Any]) -> Iterator[None]:
-    """Give this thread other parts of an app than its own, by their names, and make it current.
+    """Give this context other parts of an app than its own, by their names, and make it current.
 
-    For other threads the app stays what it is. Tasks hold their app, and signatures their task, so
-    that only the app itself can be redirected.
+    Copies of the context have them, too, until this ends: coroutines that are run inside, and
+    functions that ``asyncio.to_thread`` and asgiref run in other threads. For everybody else the
+    app stays what it is, and so it does for a client of bridgetask that is used inside. Tasks hold
+    their app, and signatures their task, so that only the app itself can be redirected.
     """
-    outer = _here.app, _here.parts, _state._tls.current_app
+    redirection = _Redirection(app, parts)
+    current_app = _state._tls.current_app
     _count(app, 1)
-    _here.app, _here.parts, _state._tls.current_app = app, parts, app
+    token = _current.set(redirection)
+    _state._tls.current_app = app
     try:
         yield
     finally:
-        _here.app, _here.parts, _state._tls.current_app = outer
+        _state._tls.current_app = current_app
+        _current.reset(token)
+        redirection.active = False
         _count(app, -1)
 
 
+def _redirection() -> _Redirection | None:
+    """Return the redirection of this context, if there is one."""
+    redirection = _current.get()
+    return redirection if redirection is not None and redirection.active else None
+
+
 def _count(app: Any, change: int) -> None:
-    """Give the app a class that can be redirected while any thread is."""
+    """Give the app a class that can be redirected while anybody redirects it."""
     with _counting:
-        before = _threads.get(app, 0)
-        _threads[app] = before + change
+        before = _redirections.get(app, 0)
+        after = _redirections[app] = before + change
         if not before:
             own_class: Any = type(app)
             app.__class__ = _redirectable(own_class)
-        elif not _threads[app]:
+        elif not after:
             app.__class__ = type(app).__base__
+        _state._TLS.current_app = _CurrentApp() if any(_redirections.values()) else None
 
 
 @cache
 def _redirectable(app_class: Any) -> Any:
     class Redirectable(app_class):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
-            if _here.app is self and name in _here.parts:
-                return _here.parts[name]
-            return super().__getattribute__(name)
+            redirection = _redirection()
+            if (
+                redirection is None
+                or redirection.app is not self
+                or name not in redirection.parts
+                or _is_ours(sys._getframe(1).f_globals)
+            ):
+                return super().__getattribute__(name)
+            return redirection.parts[name]
 
     Redirectable.__name__, Redirectable.__qualname__ = app_class.__name__, app_class.__qualname__
     return Redirectable
+
+
+def _is_ours(module: Mapping[str, Any]) -> bool:
+    """Tell whether this is a module of bridgetask, by its globals."""
+    return str(module.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
+
+
+class _CurrentApp:
+    """The current app of threads in which none was made current: that of their context.
+
+    In a worker such threads have the worker's app. An instance of this is the class attribute that
+    Celery looks up where a thread has no attribute of its own.
+    """
+
+    def __get__(self, instance: object, owner: type | None = None) -> Celery | None:
+        redirection = _redirection()
+        return None if redirection is None else redirection.app

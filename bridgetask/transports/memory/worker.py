@@ -7,10 +7,11 @@ goes through the app's serialisers: arguments, values and exceptions arrive as o
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from billiard.einfo import ExceptionInfo
 from celery import Task
@@ -19,24 +20,23 @@ from celery.exceptions import NotRegistered, WorkerLostError
 from celery.worker.request import Request
 from celery.worker.strategy import proto1_to_proto2
 from kombu.message import Message
-from kombu.pidbox import Node
 
-from ...wire.backend import MemoryBackend, Report
-from ...wire.codec import Wire
+from ...wire.codec import Codec
 from ...wire.control import Command, Purge
 from ...wire.message import OutgoingMessage
-from ...wire.results import READY_STATES, load
+from ...wire.results import load
+from .backend import MemoryBackend, TaskRun
 from .redirection import redirected
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["InProcessWorker", "SentTask", "event_message"]
+__all__ = ["HOSTNAME", "InProcessWorker", "Ran", "SentTask"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: The name by which the worker answers to commands.
-_HOSTNAME = "in-process"
+#: The name by which the worker answers to commands, and which tasks see in their requests.
+HOSTNAME = "in-process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,45 +55,38 @@ class SentTask:
     embed: Mapping[str, Any] = field(repr=False)
 
 
-def event_message(
-    wire: Wire, event_type: str, hostname: str, fields: dict[str, Any]
-) -> OutgoingMessage:
-    """Return the message of an event, as Celery's dispatcher sends it."""
-    dispatcher = wire.app.events.Dispatcher(None, hostname=hostname, enabled=False)
-    [message] = wire.recorder.record(
-        lambda producer: dispatcher.publish(event_type, fields, producer)
-    )
-    return message
+class Ran(NamedTuple):
+    """What came of a run."""
+
+    #: The messages that the task sent, in order.
+    sent: list[OutgoingMessage]
+    #: How it ended, and what followed from that: ids of tasks, and what is stored of them. Nobody
+    #: was told of that yet.
+    ends: list[tuple[str, bytes]]
 
 
 class InProcessWorker:
-    """Runs the tasks in messages where it is, at once: countdowns are not waited for.
+    """Runs the tasks in messages in the calling thread, at once: countdowns are not waited for.
 
     :param results: task names -> what to give instead of running the task: a value, an exception
         to raise, or a callable to run in its place.
-    :param replies: command names -> what to reply: a value, or a callable that gets the command's
-        arguments.
     """
 
-    def __init__(self, wire: Wire, results: Mapping[str, Any], replies: Mapping[str, Any]) -> None:
-        self._app: Celery = wire.app
-        self._recorder = wire.recorder
+    def __init__(self, codec: Codec, backend: MemoryBackend, results: Mapping[str, Any]) -> None:
+        self._app: Celery = codec.app
+        self._recorder = codec.recorder
         self._results = results
         #: Where results are, and groups whose members a chord's body waits for.
-        self.backend: MemoryBackend = (
-            wire.recorder.backend
-            if wire.settings.results.stored
-            else MemoryBackend(wire.app, chords=False)
-        )
-        self._mailbox = wire.mailbox
-        self._node: Any = wire.mailbox.node(
-            _Node, _HOSTNAME, _Handlers({"registered": self._registered, **replies})
-        )
+        self.backend: MemoryBackend = backend
+        #: Held while something is recorded: a task may send from several threads at once.
+        self._recording = threading.RLock()
+        parts = codec.recorder.sending_parts
         #: What tasks get of the app while they run.
         self._parts = {
+            **parts,
+            "amqp": _OneAtATime(parts["amqp"], self._recording),
             "backend": self.backend,
-            "control": wire.mailbox.control(self._command),
-            **wire.recorder.sending_parts,
+            "control": codec.mailbox.control(self._command),
         }
 
     def read(self, message: OutgoingMessage) -> SentTask | None:
@@ -121,26 +114,25 @@ class InProcessWorker:
             embed,
         )
 
-    def obey(self, message: OutgoingMessage) -> tuple[str, list[tuple[str, Any]]] | None:
-        """Obey a command; return its name, and the replies with their tickets, if it is one."""
-        command = self._mailbox.read_command(message)
-        if command is None:
-            return None
-        self._node.replies.clear()
-        self._node.handle_message(command)
-        return command["method"], list(self._node.replies)
+    def run(self, message: OutgoingMessage, task_id: str) -> Ran:
+        """Run the task in a message.
 
-    def run(self, message: OutgoingMessage, task_id: str) -> list[OutgoingMessage]:
-        """Run the task in a message; return the messages that this sent, in order.
-
-        What it reports is in the backend by then, a failure if anything went wrong.
+        What it reports is announced as it comes, but for how it ended: a failure if anything went
+        wrong.
         """
-        return self._recorder.record(lambda _: self._run(message, task_id))
+        with self.backend.run(task_id) as run:
+            sent = self._recorder.record(lambda _: self._run(message, run))
+        return Ran(sent, run.held)
 
-    def fail(self, task_id: str, error: Any, request: Request | None = None) -> None:
+    def fail(
+        self,
+        task_id: str,
+        error: Any,
+        request: Request | None = None,
+        run: TaskRun | None = None,
+    ) -> None:
         """Report a failure of a task that has not reported how it ended."""
-        reports = self.backend.reports
-        if any(each.task_id == task_id and each.state in READY_STATES for each in reports):
+        if run is not None and run.has_ended:
             return
         remote_traceback = "".join(traceback.format_exception(error))
         context = None if request is None else request._context
@@ -152,27 +144,22 @@ class InProcessWorker:
             logger.exception(
                 "The failure of %s[%s] can't be reported in full", request.name, task_id
             )
-            self.fail(task_id, worse)
+            self.fail(task_id, worse, run=run)
 
-    def reports(self) -> Iterator[Report]:
-        """Take what has been reported."""
-        while self.backend.reports:
-            yield self.backend.reports.popleft()
-
-    def _run(self, message: OutgoingMessage, task_id: str) -> None:
+    def _run(self, message: OutgoingMessage, run: TaskRun) -> None:
         request: Request | None = None
         with redirected(self._app, self._parts):
             try:
                 request = self._request(message)
                 if not request.revoked():
-                    self._trace(request)
+                    self._trace(request, run)
             except Exception as error:  # nobody else would tell those who wait
-                self.fail(task_id, error, request)
+                self.fail(run.task_id, error, request, run)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # SystemExit would end a worker's process
                 lost = WorkerLostError(f"Worker exited prematurely: {error!r}.")
-                self.fail(task_id, lost, request)
+                self.fail(run.task_id, lost, request, run)
 
     def _request(self, message: OutgoingMessage) -> Request:
         """Read a message as a worker does."""
@@ -192,7 +179,7 @@ class InProcessWorker:
         request = Request(
             received,
             app=self._app,
-            hostname=_HOSTNAME,
+            hostname=HOSTNAME,
             task=self._task(headers["task"]),
             headers=headers,
             body=body,
@@ -201,20 +188,20 @@ class InProcessWorker:
         request.request_dict.update(body[2], is_eager=False)
         return request
 
-    def _trace(self, request: Request) -> None:
+    def _trace(self, request: Request, run: TaskRun) -> None:
         """Follow a pool, and ``trace_task_ret`` in it."""
         task = request.task
         if not task.acks_late:
             request.acknowledge()
         # Made anew: one that is kept with the task would not notice that the task was changed.
-        trace = build_tracer(task.name, task, app=self._app, hostname=_HOSTNAME)
+        trace = build_tracer(task.name, task, app=self._app, hostname=HOSTNAME)
         value, failed, runtime, shown = trace(
             request.id, request.args, request.kwargs, request.request_dict
         )
         if failed:
             request.on_success((1, value, runtime))
         elif isinstance(value, ExceptionInfo):  # Celery 5.5's tracer reports none of its own
-            self.fail(request.id, value.exception, request)
+            self.fail(request.id, value.exception, request, run)
         else:
             request.on_success((0, shown, runtime))
 
@@ -238,39 +225,25 @@ class InProcessWorker:
         task: Task[Any, Any] = stand_in()
         return task
 
-    def _registered(self, **_: Any) -> list[str]:
-        return sorted(name for name in self._app.tasks if not name.startswith("celery."))
-
     def _command(self, request: Command | Purge) -> Any:
         """Take a command that a task sends. It gets no replies: those come in a later turn."""
         if isinstance(request, Purge):
             return 0
-        self._recorder.add(request.message)
+        with self._recording:
+            self._recorder.tape.add(request.message)
         return None if request.ticket is None else []
 
 
-class _Node(Node):
-    """kombu's end of the mailbox in a worker, whose replies are kept."""
+class _OneAtATime:
+    """``app.amqp``, by which one thread at a time sends a task."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.replies: list[tuple[str, Any]] = []
+    def __init__(self, amqp: Any, lock: threading.RLock) -> None:
+        self._amqp = amqp
+        self._lock = lock
 
-    def reply(self, data: Any, exchange: Any, routing_key: Any, ticket: Any, **_: Any) -> None:
-        self.replies.append((ticket, data))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._amqp, name)
 
-
-class _Handlers:
-    """What obeys commands, by their names: any name will do."""
-
-    _QUIET = ("active", "scheduled", "reserved", "revoked", "active_queues")
-
-    def __init__(self, replies: Mapping[str, Any]) -> None:
-        self._replies = {"ping": {"ok": "pong"}, **{name: [] for name in self._QUIET}, **replies}
-
-    def __getitem__(self, name: str) -> Any:
-        def handle(_: None, **arguments: Any) -> Any:
-            reply = self._replies.get(name, {"ok": f"{name}: nothing was done"})
-            return reply(**arguments) if callable(reply) else reply
-
-        return handle
+    def send_task_message(self, *args: Any, **options: Any) -> Any:
+        with self._lock:
+            return self._amqp.send_task_message(*args, **options)

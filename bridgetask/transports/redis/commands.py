@@ -3,166 +3,126 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.asyncio.connection import Connection
-from redis.exceptions import ReadOnlyError, ResponseError
-
 from ...core.completion import Completion
-from ...errors import BackendUnreachable, BridgetaskError, ClientClosed
-from .connection import RedisConnector, drop
-from .errors import translating
+from ...errors import BridgetaskError, ClientClosed
+from .errors import RedisError, Unreachable, denied, first_error, is_elsewhere
+from .pipeline import RedisPipeline
+from .resp import Reply, encode
 
 __all__ = ["RedisCommands"]
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 
 class _Request(Completion):
     """Commands that go out together, and their answers in the same order."""
 
-    __slots__ = ("answers", "commands")
+    __slots__ = ("answers",)
 
-    def __init__(self, commands: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.commands = commands
-        self.answers: list[Any] = []
+        self.answers: list[Reply] = []
+
+    def answered(self, answers: list[Reply], error: Exception | None) -> None:
+        self.answers = answers
+        if not self.done:
+            self.complete(error)
 
 
 class RedisCommands:
-    """Pipelines all that is asked for in one turn of the loop.
+    """Asks for all that is wanted in one turn of the loop at once.
 
-    One task of its own does the talking. So cancelling those who ask can't part a question from
-    its answer, and nobody ever gets the answer to another's.
-
-    :param answer_timeout: seconds that each answer may take.
+    :param error_of: returns the error that those who ask are told.
+    :param db: the database that commands are for; None is the one that the connection is for.
     """
 
     def __init__(
-        self, connector: RedisConnector, answer_timeout: float, loop: asyncio.AbstractEventLoop
+        self,
+        pipeline: RedisPipeline,
+        loop: asyncio.AbstractEventLoop,
+        error_of: Callable[[RedisError], BridgetaskError],
+        db: int | None = None,
     ) -> None:
-        self._connector = connector
-        self._answer_timeout = answer_timeout
+        self._pipeline = pipeline
         self._loop = loop
-        self._queue: list[_Request] = []
-        self._task: asyncio.Task[None] | None = None
-        self._connection: Connection | None = None
+        self._error_of = error_of
+        self._db = db
+        self._requests: set[_Request] = set()
+        self._turn: asyncio.Handle | None = None
         self._closed = False
+        pipeline.join()
 
-    async def execute(self, *commands: tuple[Any, ...]) -> list[Any]:
+    async def execute(self, *commands: Sequence[Any]) -> list[Reply]:
         """Send commands and return the answers.
 
         Several commands are no transaction, unless ``MULTI`` and ``EXEC`` are among them.
-        Cancelling this leaves it open whether they are carried out.
+        Cancelling this leaves it open whether they are carried out. They are sent once more where
+        the connection broke since it was last used.
 
-        :raises BackendRefused: one of the answers is an error.
-        :raises BackendUnreachable: no connection, or no answer in time. A connection that broke
-            since it was last used is replaced first.
+        :raises BridgetaskError: what ``error_of`` makes of an answer that is an error, of having
+            no connection, or of no answer in time.
         """
-        if self._closed:
-            raise ClientClosed("the client is closed")
-        request = _Request(commands)
-        self._queue.append(request)
-        if self._task is None:
-            self._task = self._loop.create_task(self._run(), name="bridgetask Redis commands")
-        await request.wait()
+        try:
+            stood = self._pipeline.is_open
+            try:
+                return await self.ask(*commands)
+            except Unreachable:
+                if not stood:
+                    raise
+            return await self.ask(*commands)
+        except RedisError as error:
+            raise self._error_of(error) from error.__cause__
+
+    async def ask(self, *commands: Sequence[Any]) -> list[Reply]:
+        """Send commands once, and return the answers. Cancelling this is as with :meth:`execute`.
+
+        :raises Denied: one of the answers is an error.
+        :raises Unreachable: there is no connection, or no answer in time.
+        :raises ClientClosed: this was closed, before or meanwhile.
+        """
+        self._check_open()
+        data = encode(commands)
+        await self._pipeline.open()
+        self._check_open()
+        request = _Request()
+        self._requests.add(request)
+        try:
+            self._pipeline.ask(data, len(commands), request.answered, self._db)
+            if self._turn is None:
+                self._turn = self._loop.call_soon(self._flush)
+            await request.wait()
+        finally:
+            self._requests.discard(request)
+        refusal = first_error(request.answers)
+        if refusal is not None:
+            error = denied("Redis refused", refusal)
+            if is_elsewhere(refusal):
+                self._pipeline.lose(str(error))
+            raise error
         return request.answers
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed")
+
+    def _flush(self) -> None:
+        self._turn = None
+        self._pipeline.flush()
+
     async def close(self) -> None:
-        """Fail what is not answered, and disconnect."""
-        task = self._task
-        self.abort()
-        if task is not None:
-            await asyncio.wait([task])
+        """Fail what is not answered, and disconnect unless others use the connection."""
+        if not self._closed:
+            self._end()
+            await self._pipeline.leave()
 
     def abort(self) -> None:
         """Disconnect on the spot."""
+        self._end()
+        self._pipeline.abort()
+
+    def _end(self) -> None:
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-        self._disconnect()
-
-    async def _run(self) -> None:
-        requests: list[_Request] = []
-        try:
-            while self._queue:
-                requests, self._queue = self._queue, []
-                await self._carry_out(requests)
-        except asyncio.CancelledError:
-            _fail([*requests, *self._queue], ClientClosed("the client was closed"))
-            raise
-        finally:
-            self._task = None  # in the same step that found the queue empty
-
-    async def _carry_out(self, requests: list[_Request]) -> None:
-        """Get all requests answered, or failed. Only a connection that is not new may be broken."""
-        try:
-            if self._connection is not None:
-                try:
-                    await self._exchange(self._connection, requests)
-                except BackendUnreachable:
-                    requests = [request for request in requests if not request.done]
-                else:
-                    return
-            self._connection = await self._connector.open()
-            await self._exchange(self._connection, requests)
-        except BridgetaskError as error:
-            _fail(requests, error)
-        except Exception as error:  # whatever it is, nobody may wait for ever
-            logger.exception("Asking Redis failed")
-            _fail(requests, BackendUnreachable(f"unexpected {error!r}"))
-
-    async def _exchange(self, connection: Connection, requests: list[_Request]) -> None:
-        """Write all requests, then read all answers, or lose the connection."""
-        commands = [command for request in requests for command in request.commands]
-        try:
-            with translating("Redis did not answer"):
-                async with asyncio.timeout(self._answer_timeout) as scope:
-                    await connection.send_packed_command(
-                        connection.pack_commands(commands), check_health=False
-                    )
-                    for request in requests:
-                        request.answers = []
-                        for _ in request.commands:
-                            request.answers.append(await _answer(connection))
-                            scope.reschedule(self._loop.time() + self._answer_timeout)
-                        _settle(request)
-        except BaseException:
-            self._disconnect()
-            raise
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            drop(connection)
-
-
-async def _answer(connection: Connection) -> Any:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except ReadOnlyError:  # the master is none any more: sentinels know who is
-        raise
-    except ResponseError as error:
-        return error
-
-
-def _settle(request: _Request) -> None:
-    """Complete a request, or fail it with the first error among its answers."""
-    nested = [each for answer in request.answers if isinstance(answer, list) for each in answer]
-    for answer in [*request.answers, *nested]:
-        if isinstance(answer, ResponseError):
-            try:
-                with translating("Redis refused"):
-                    raise answer
-            except BridgetaskError as error:
-                request.complete(error)
-                return
-    request.complete()
-
-
-def _fail(requests: Sequence[_Request], error: BridgetaskError) -> None:
-    for request in requests:
-        if not request.done:
-            request.complete(error)
+        for request in list(self._requests):
+            if not request.done:
+                request.complete(ClientClosed("the client was closed"))

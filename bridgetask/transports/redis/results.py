@@ -17,17 +17,17 @@ from ...core.completion import Completion
 from ...core.decoding import Decoding
 from ...core.outcomes import PendingResults
 from ...errors import (
-    BackendError,
     BackendUnreachable,
     BridgetaskError,
     ClientClosed,
     ResultUndecodable,
 )
-from ...wire.backend import StoreWrite
+from ...retry import RetryPolicy
+from ...wire.message import StoreWrite
 from ...wire.results import SUCCESS, ResultDecoder, TaskUpdate
 from .commands import RedisCommands
-from .connection import RedisConnector
-from .settings import RedisSettings
+from .errors import RedisError, backend_error
+from .link import RedisLink
 from .subscriber import RedisSubscriber
 from .watches import Watch, Watches
 
@@ -42,29 +42,34 @@ _PER_READ, _PER_TURN = 500, 32
 class RedisResults:
     """Receives results over one pub/sub connection, and reads them over another one.
 
+    :param link: the connections, which others may use, too.
+    :param db: the number of the database that results are stored in.
+    :param retry: when to connect again while results are waited for.
     :param key_for: returns the key, and so the channel, of a task.
     """
 
     def __init__(
         self,
-        settings: RedisSettings,
+        link: RedisLink,
+        db: int,
+        retry: RetryPolicy,
         key_for: Callable[[str], bytes],
         decoder: ResultDecoder,
         pending: PendingResults,
         decoding: Decoding,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._settings = settings
+        self._retry = retry
         self._key_for = key_for
         self._decoder = decoder
         self._pending = pending
         self._decoding = decoding
         decoding.on_full, decoding.on_room = self._hold, self._release
         self._loop = loop
-        self._connector = RedisConnector(settings)
-        self._commands = RedisCommands(self._connector, settings.answer_timeout, loop)
-        self._subscriber: RedisSubscriber | None = None
-        self._connecting: _Connecting | None = None
+        self._commands = RedisCommands(link.pipeline, loop, backend_error, db)
+        self._subscriptions = link.subscriptions
+        self._subscriptions.join(self)
+        self._subscriptions.on_message = self._on_message
         self._watches = Watches(key_for, pending, loop, self._begin, self._end)
         self._unread: list[Watch] = []
         self._unread_done = Completion()
@@ -78,13 +83,25 @@ class RedisResults:
         for task_id in task_ids:
             self._watches.over(task_id)
 
+    async def settle(self) -> None:
+        """Do nothing: what workers will still store is not known."""
+
+    @property
+    def _subscriber(self) -> RedisSubscriber | None:
+        return self._subscriptions.current
+
     @property
     def ready(self) -> bool:
         return self._subscriber is not None and self._subscriber.is_confirmed
 
     async def prepare(self) -> None:
-        subscriber = self._subscriber or await self._connected()
-        await subscriber.confirmed()
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        try:
+            subscriber = self._subscriber or await self._subscriptions.connected()
+            await subscriber.confirmed()
+        except RedisError as error:
+            raise backend_error(error) from error.__cause__
 
     async def watch(self, task_id: str) -> None:
         watch = self._watches.over(task_id)
@@ -225,7 +242,7 @@ class RedisResults:
                 elif update is not None and task_id not in only_success:
                     self._fail(task_id, update)
             if self._subscriber is not None and not all(update.final for update in updates):
-                with suppress(BackendError):  # what is on its way is older than what was read
+                with suppress(RedisError):  # what is on its way is older than what was read
                     await self._subscriber.catch_up()
             for update in updates:
                 if update.final or self._is_news(update, known[update.task_id]):
@@ -241,40 +258,13 @@ class RedisResults:
 
     # The connection.
 
-    async def _connected(self) -> RedisSubscriber:
-        """Return the subscriber, connecting once for all who ask meanwhile."""
-        if self._closed:
-            raise ClientClosed("the client is closed")
-        if self._subscriber is not None:
-            return self._subscriber
-        if self._connecting is None:
-            self._connecting = _Connecting()
-            self._connecting.task = self._loop.create_task(
-                self._connect(self._connecting), name="bridgetask Redis"
-            )
-        return await self._connecting.subscriber()
+    def connected(self, subscriber: RedisSubscriber) -> None:
+        """Subscribe to what is watched."""
+        for watch in self._watches:
+            subscriber.subscribe(watch.channel)
 
-    async def _connect(self, connecting: _Connecting) -> None:
-        error: BridgetaskError | None = ClientClosed("the client was closed")
-        try:
-            connection = await self._connector.open()
-            connecting.opened = self._subscriber = RedisSubscriber(
-                connection, self._settings, self._on_message, self._on_lost
-            )
-            for watch in self._watches:
-                self._subscriber.subscribe(watch.channel)
-            error = None
-        except BridgetaskError as reason:
-            error = reason
-        except Exception as reason:  # a credential provider's, for one
-            logger.exception("Connecting to Redis failed")
-            error = BackendUnreachable(f"unexpected {reason!r}")
-        finally:
-            self._connecting = None
-            connecting.complete(error)
-
-    def _on_lost(self, error: BridgetaskError) -> None:
-        self._subscriber = None
+    def lost(self, error: RedisError) -> None:
+        """Learn that nothing is announced any more."""
         unfinished = self._watches.unfinished
         for watch in unfinished:
             watch.read = None  # what is stored from now on is not announced to us
@@ -290,7 +280,7 @@ class RedisResults:
     async def _recover(self) -> None:
         """Connect, subscribe and read again, by Celery's retry policy for its backend."""
         retries, began = 0, self._loop.time()
-        policy = self._settings.retry
+        policy = self._retry
         try:
             while self._watches.unread:
                 await asyncio.sleep(policy.interval(retries) * random.uniform(0.8, 1.2))
@@ -299,7 +289,7 @@ class RedisResults:
                 try:
                     for read in reads:  # one for all of them, or none where nobody asks any more
                         await read.wait()
-                        logger.info("Receiving results from %s again", self._settings.address)
+                        logger.info("Receiving results from %s again", self._subscriptions.address)
                 except BridgetaskError as error:
                     logger.warning("%s", error)
                     if not policy.allows(retries, self._loop.time() - began):
@@ -314,40 +304,21 @@ class RedisResults:
         tasks = self._cancel()
         if tasks:
             await asyncio.wait(tasks)
-        if self._subscriber is not None:
-            await self._subscriber.close()
+        await self._subscriptions.leave(self)
         await self._commands.close()
 
     def abort(self) -> None:
         self._cancel()
-        if self._subscriber is not None:
-            self._subscriber.abort()
+        self._subscriptions.abort()
         self._commands.abort()
 
     def _cancel(self) -> list[asyncio.Task[None]]:
         self._closed = True
         self._decoding.close()
-        connecting = self._connecting.task if self._connecting is not None else None
-        running = [task for task in (self._reading, self._recovery, connecting) if task is not None]
+        running = [task for task in (self._reading, self._recovery) if task is not None]
         for task in running:
             task.cancel()
         return running
-
-
-class _Connecting(Completion):
-    """One attempt to connect, for all who wait for it."""
-
-    __slots__ = ("opened", "task")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened: RedisSubscriber | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    async def subscriber(self) -> RedisSubscriber:
-        await self.wait()
-        assert self.opened is not None
-        return self.opened
 
 
 def _steps(write: StoreWrite) -> tuple[tuple[object, ...], ...]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from celery.app.backends import BACKEND_ALIASES
 from celery.exceptions import ImproperlyConfigured
@@ -17,63 +17,32 @@ from kombu.utils.url import url_to_parts
 
 from ...errors import InvalidOption
 from ...retry import RetryPolicy
+from .server import (
+    CONNECT_TIMEOUT,
+    HEALTH_CHECK_INTERVAL,
+    RedisServer,
+    address_of,
+    kind_of,
+    parameters_of,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["RedisSettings", "preload", "redis_backend"]
-
-ConnectionKind = Literal["tcp", "tls", "unix"]
+__all__ = ["RedisSettings", "redis_backend"]
 
 _MISSING = "needs the package redis: install bridgetask[redis]"
 
 #: Seconds for Redis to answer where the app allows more: Celery's default of 120 is for code that
 #: has a thread to wait in.
 _LONGEST_ANSWER = 30.0
-#: Seconds that connecting to Redis may take where the app does not say.
-_CONNECT_TIMEOUT = 5.0
-#: Seconds between questions whether Redis is still there, where the app does not say.
-_HEALTH_CHECK_INTERVAL = 25.0
-#: What Celery reads for redis-py that is ours to decide: pooling, deadlines, and raw bytes.
-_NOT_FOR_CONNECTIONS = {
-    "connection_class",
-    "credential_provider",
-    "decode_responses",
-    "encoding",
-    "encoding_errors",
-    "health_check_interval",
-    "hosts",
-    "max_connections",
-    "protocol",
-    "retry_on_timeout",
-    "socket_connect_timeout",
-    "socket_timeout",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
     """The Redis that results are stored in, as Celery's own backend reads the configuration."""
 
-    #: The URL, without credentials.
-    address: str
-    connection: ConnectionKind
-    #: redis-py's parameters of a connection: host, port, db, password, client_name, ssl_* ...
-    parameters: Mapping[str, Any] = field(repr=False)
-    #: redis-py's ``CredentialProvider``, or None.
-    credential_provider: Any = field(repr=False)
-    #: Host and port of each sentinel; empty where there are none.
-    sentinels: tuple[tuple[str, int], ...]
-    #: How sentinels know the master.
-    master_name: str | None
-    #: redis-py's parameters of a connection to a sentinel.
-    sentinel_parameters: Mapping[str, Any] = field(repr=False)
-    min_other_sentinels: int
-    #: Seconds that connecting may take, and that an answer may.
-    connect_timeout: float
-    answer_timeout: float
-    #: Seconds of silence after which to ask whether the server is still there.
-    health_check_interval: float
+    server: RedisServer
     #: When to connect again while results are waited for.
     retry: RetryPolicy
 
@@ -86,28 +55,29 @@ class RedisSettings:
         backend = _configured_backend(app)
         given: Mapping[str, Any] = backend.connparams
         options: Mapping[str, Any] = backend._transport_options or {}
-        connection = _kind_of(given.get("connection_class"))
+        connection = kind_of(given.get("connection_class"))
         sentinels = tuple((each["host"], int(each["port"])) for each in given.get("hosts", ()))
         if sentinels and not options.get("master_name"):
             raise InvalidOption(
                 "result_backend_transport_options", "sentinel:// needs a master_name"
             )
         answer_timeout = float(given.get("socket_timeout") or _LONGEST_ANSWER)
-        health_check_interval = given.get("health_check_interval") or _HEALTH_CHECK_INTERVAL
-        return cls(
-            address=_address(given, connection, sentinels),
+        health_check_interval = given.get("health_check_interval") or HEALTH_CHECK_INTERVAL
+        server = RedisServer(
+            option="result_backend",
+            address=address_of(given, connection, sentinels),
             connection=connection,
-            parameters=_parameters(given, connection),
+            parameters=parameters_of(given, connection),
             credential_provider=given.get("credential_provider"),
             sentinels=sentinels,
             master_name=options.get("master_name"),
             sentinel_parameters=options.get("sentinel_kwargs") or {},
             min_other_sentinels=options.get("min_other_sentinels", 0),
-            connect_timeout=float(given.get("socket_connect_timeout") or _CONNECT_TIMEOUT),
+            connect_timeout=float(given.get("socket_connect_timeout") or CONNECT_TIMEOUT),
             answer_timeout=min(answer_timeout, _LONGEST_ANSWER),
             health_check_interval=float(health_check_interval),
-            retry=RetryPolicy.from_mapping(backend.retry_policy),
         )
+        return cls(server, RetryPolicy.from_mapping(backend.retry_policy))
 
 
 def redis_backend(app: Celery) -> tuple[type[Any], str | None]:
@@ -136,22 +106,6 @@ def _reads_no_files(backend_class: Any) -> Any:
     return type(backend_class.__name__, (backend_class,), {"_add_driver_info": lambda _: None})
 
 
-def preload(app: Celery) -> bool:
-    """Import Celery's Redis backend if the app is known to use it; tell whether that was done.
-
-    An app that has not read its configuration yet is not made to.
-    """
-    conf: Mapping[str, Any] = app.conf if app.configured else app._preconf
-    backend = app.backend_cls or conf.get("result_backend")
-    if not isinstance(backend, str) or not backend.startswith(("redis", "sentinel")):
-        return False
-    try:
-        import celery.backends.redis
-    except ImportError:  # the first call says so
-        return False
-    return celery.backends.redis.redis is not None
-
-
 def _configured_backend(app: Celery) -> Any:
     backend_class, url = redis_backend(app)
     try:
@@ -169,28 +123,3 @@ def _configured_backend(app: Celery) -> Any:
         texts = vars(sys.modules["celery.backends.redis"]).values()
         said = next((text for text in texts if text == str(error)), "can't be used")
         raise InvalidOption("result_backend", said.strip()) from None
-
-
-def _kind_of(connection_class: type | None) -> ConnectionKind:
-    names = {each.__name__ for each in getattr(connection_class, "__mro__", ())}
-    if "SSLConnection" in names:
-        return "tls"
-    return "unix" if "UnixDomainSocketConnection" in names else "tcp"
-
-
-def _parameters(given: Mapping[str, Any], connection: ConnectionKind) -> dict[str, Any]:
-    parameters = {key: value for key, value in given.items() if key not in _NOT_FOR_CONNECTIONS}
-    if connection == "tls":  # redis-py before 5.1 takes no ssl.VerifyMode
-        parameters["ssl_cert_reqs"] = given["ssl_cert_reqs"].name.removeprefix("CERT_").lower()
-    return parameters
-
-
-def _address(
-    given: Mapping[str, Any], connection: ConnectionKind, sentinels: tuple[tuple[str, int], ...]
-) -> str:
-    if sentinels:
-        return "sentinel://" + ",".join(f"{host}:{port}" for host, port in sentinels)
-    if connection == "unix":
-        return f"redis+socket://{given['path']}?virtual_host={given['db']}"
-    scheme = "rediss" if connection == "tls" else "redis"
-    return f"{scheme}://{given['host']}:{given['port']}/{given['db']}"

@@ -1,4 +1,4 @@
-"""One pub/sub connection to Redis, for any number of channels.
+"""One pub/sub connection to Redis, for any number of channels and patterns.
 
 Commands are gathered for a turn of the loop, so that a thousand tasks cost one ``SUBSCRIBE``.
 redis-py's ``PubSub`` takes one command at a time and three times as long for each message.
@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-
-from redis.asyncio.connection import Connection
-from redis.exceptions import ResponseError
+from collections.abc import Callable
 
 from ...core.completion import Completion
-from ...errors import BackendUnreachable, BridgetaskError
-from .connection import drop
-from .errors import translating
-from .settings import RedisSettings
+from .errors import Lost, RedisError, Unreachable, denied
+from .resp import ErrorReply, Reply, encode
+from .server import RedisServer
+from .stream import RedisStream
+from .watchdog import Watchdog
 
 __all__ = ["RedisSubscriber"]
 
@@ -26,8 +24,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: Channels that one command names at most. Writing each down takes a microsecond.
 _PER_COMMAND = 1000
-#: Messages that are handled in one turn of the loop.
-_PER_TURN = 32
 #: Seconds between commands that leave channels. What is no longer wanted meanwhile is gathered.
 _LEAVING = 0.1
 
@@ -35,14 +31,15 @@ _LEAVING = 0.1
 class _Command(Completion):
     """A command on its way, done when the server has confirmed it for each channel."""
 
-    __slots__ = ("channels", "expiry", "unconfirmed", "verb")
+    __slots__ = ("channels", "since", "unconfirmed", "verb")
 
     def __init__(self, verb: str) -> None:
         super().__init__()
         self.verb = verb
         self.channels: list[bytes] = []
         self.unconfirmed = 0
-        self.expiry: asyncio.TimerHandle | None = None
+        #: The loop's time when it was written.
+        self.since = 0.0
 
 
 class RedisSubscriber:
@@ -51,19 +48,22 @@ class RedisSubscriber:
     It is given up as well when the server refuses a subscription.
 
     :param on_message: called with a channel and a payload; it may not raise.
+    :param on_match: called with a pattern and a payload; it may not raise.
     :param on_lost: called once, with the reason.
     """
 
     def __init__(
         self,
-        connection: Connection,
-        settings: RedisSettings,
+        stream: RedisStream,
+        server: RedisServer,
         on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[BridgetaskError], None],
+        on_match: Callable[[bytes, bytes], None],
+        on_lost: Callable[[RedisError], None],
     ) -> None:
-        self._connection = connection
-        self._settings = settings
+        self._stream = stream
+        self._server = server
         self._on_message = on_message
+        self._on_match = on_match
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._subscribed: set[bytes] = set()
@@ -72,15 +72,16 @@ class RedisSubscriber:
         self._left = 0.0
         self._queue: deque[_Command] = deque()
         self._outstanding: deque[_Command] = deque()
-        self._wakeup = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._released = 0.0
+        self._turn: asyncio.Handle | None = None
         self._lost = False
-        self._tasks = [
-            self._loop.create_task(self._until_lost(work), name="bridgetask Redis subscriber")
-            for work in (self._read, self._write)
-        ]
+        self._watchdog = Watchdog(
+            stream,
+            server.health_check_interval,
+            server.answer_timeout,
+            lambda: self._outstanding[0].since if self._outstanding else None,
+            lambda: self._enqueue("PING"),
+        )
+        stream.start(self._replied, self._lose)
 
     def subscribe(self, channel: bytes) -> None:
         """Ask for a channel, unless that was done."""
@@ -88,6 +89,10 @@ class RedisSubscriber:
         if channel not in self._subscribed:
             self._subscribed.add(channel)
             self._latest = self._enqueue("SUBSCRIBE", channel)
+
+    def subscribe_pattern(self, pattern: bytes) -> None:
+        """Ask for all channels whose names match a pattern."""
+        self._latest = self._enqueue("PSUBSCRIBE", pattern)
 
     @property
     def is_confirmed(self) -> bool:
@@ -98,8 +103,8 @@ class RedisSubscriber:
     async def confirmed(self) -> None:
         """Return once no message can be missed on any channel that was asked for.
 
-        :raises BackendRefused: the server does not let this user subscribe.
-        :raises BackendUnreachable: the connection was lost.
+        :raises Denied: the server does not let this user subscribe.
+        :raises Unreachable: the connection was lost.
         """
         if self._latest is not None:
             await self._latest.wait()  # the server answers in order
@@ -112,6 +117,10 @@ class RedisSubscriber:
             self._loop.call_at(self._left + _LEAVING, self._leave)
         self._leaving.add(channel)
 
+    def unsubscribe_pattern(self, pattern: bytes) -> None:
+        """Do without a pattern. Messages may still come."""
+        self._enqueue("PUNSUBSCRIBE", pattern)
+
     def _leave(self) -> None:
         self._left = self._loop.time()
         for channel in self._leaving:
@@ -123,53 +132,35 @@ class RedisSubscriber:
     async def catch_up(self) -> None:
         """Return once all messages are handled that were published before this was called.
 
-        :raises BackendUnreachable: the connection was lost.
+        :raises Unreachable: the connection was lost.
         """
         await self._enqueue("PING").wait()
 
     def hold(self) -> None:
         """Handle no more messages for now."""
-        self._room.clear()
+        self._stream.hold()
 
     def release(self) -> None:
         """Go on handling messages."""
-        self._room.set()
-        self._released = self._loop.time()
-
-    async def close(self) -> None:
-        """Disconnect."""
-        self.abort()
-        await asyncio.wait(self._tasks)
+        self._stream.release()
 
     def abort(self) -> None:
         """Disconnect on the spot. ``on_lost`` is not called."""
-        self._lost = True
-        self._end(BackendUnreachable("the connection was closed"))
+        self._end(Unreachable("the connection was closed"))
 
-    def _end(self, error: BridgetaskError) -> None:
-        for task in self._tasks:
-            task.cancel()
-        drop(self._connection)
+    def _end(self, error: RedisError) -> None:
+        self._lost = True
+        self._watchdog.stop()
+        self._stream.abort()
         for command in [*self._outstanding, *self._queue]:
-            self._settle(command, error)
+            command.complete(error)
         self._outstanding.clear()
         self._queue.clear()
 
-    def _lose(self, error: BridgetaskError) -> None:
+    def _lose(self, error: RedisError) -> None:
         if not self._lost:
-            self._lost = True
             self._end(error)
             self._on_lost(error)
-
-    async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            with translating(f"lost the connection to {self._settings.address}"):
-                await work()
-        except BridgetaskError as error:
-            self._lose(error)
-        except Exception as error:  # whatever it is, nobody may wait for ever
-            logger.exception("Receiving from Redis failed")
-            self._lose(BackendUnreachable(f"unexpected {error!r}"))
 
     # Commands.
 
@@ -178,78 +169,54 @@ class RedisSubscriber:
         if command is None or command.verb != verb or len(command.channels) >= _PER_COMMAND:
             command = _Command(verb)
             if self._lost:
-                command.complete(BackendUnreachable("the connection was lost"))
+                command.complete(Lost("the connection was lost"))
                 return command
             self._queue.append(command)
-            self._wakeup.set()
+            if self._turn is None:
+                self._turn = self._loop.call_soon(self._write)
         if channel is not None:
             command.channels.append(channel)
         return command
 
-    async def _write(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.health_check_interval):
-                    await self._wakeup.wait()
-            except TimeoutError:
-                self._enqueue("PING")
-            self._wakeup.clear()
-            while self._queue:
-                command = self._queue.popleft()
-                command.unconfirmed = len(command.channels) or 1
-                self._expire_at(self._loop.time() + self._settings.answer_timeout, command)
-                self._outstanding.append(command)
-                await self._connection.send_packed_command(
-                    self._connection.pack_command(command.verb, *command.channels),
-                    check_health=False,
-                )
-
-    def _expire_at(self, deadline: float, command: _Command) -> None:
-        command.expiry = self._loop.call_at(deadline, self._expire, command)
-
-    def _expire(self, command: _Command) -> None:
-        # While this is held, and until just after, the answer may be there and not be read yet.
-        now = self._loop.time()
-        since = self._released if self._room.is_set() else now
-        deadline = since + self._settings.answer_timeout
-        if deadline > now:
-            self._expire_at(deadline, command)
+    def _write(self) -> None:
+        self._turn = None
+        if not self._queue:
             return
-        self._lose(BackendUnreachable(f"{self._settings.address} did not answer {command.verb}"))
-
-    def _settle(self, command: _Command, error: BridgetaskError | None = None) -> None:
-        if command.expiry is not None:
-            command.expiry.cancel()
-        command.complete(error)
+        if not self._outstanding:
+            self._watchdog.asked()
+        for command in self._queue:
+            command.unconfirmed = len(command.channels) or 1
+            command.since = self._loop.time()
+        self._stream.write(encode((each.verb, *each.channels) for each in self._queue))
+        self._outstanding.extend(self._queue)
+        self._queue.clear()
 
     # Replies.
 
-    async def _read(self) -> None:
-        handled = 0
-        while True:
-            try:
-                reply = await self._connection.read_response(disable_decoding=True)
-            except ResponseError as error:
-                self._refused(error)
-            else:
-                if isinstance(reply, list) and reply[0] == b"message":
-                    self._on_message(reply[1], reply[2])
-                else:
-                    self._confirmed()
-            handled += 1
-            if handled % _PER_TURN == 0:
-                await asyncio.sleep(0)
-            await self._room.wait()
+    def _replied(self, reply: Reply) -> None:
+        if type(reply) is list and len(reply) >= 3:
+            kind, channel, payload = reply[0], reply[1], reply[-1]
+            if type(channel) is not bytes or type(payload) is not bytes:
+                kind = None
+            if kind == b"message":
+                self._on_message(channel, payload)
+                return
+            if kind == b"pmessage":
+                self._on_match(channel, payload)
+                return
+        if not self._outstanding:
+            self._stream.lose("an answer that nobody has asked for")
+        elif isinstance(reply, ErrorReply):
+            # A server that refuses one channel has the same to say of all.
+            verb = self._outstanding[0].verb
+            self._lose(denied(f"{self._server.address} refused {verb}", reply))
+        else:
+            self._confirmed()
 
     def _confirmed(self) -> None:
         """Take note of an answer. The server gives them in the order of the questions."""
         command = self._outstanding[0]
         command.unconfirmed -= 1
         if not command.unconfirmed:
-            self._settle(self._outstanding.popleft())
-
-    def _refused(self, error: ResponseError) -> None:
-        """Give up: a server that refuses one channel has the same to say of all."""
-        verb = self._outstanding[0].verb
-        with translating(f"{self._settings.address} refused {verb}"):
-            raise error
+            self._outstanding.popleft()
+            command.complete()

@@ -16,7 +16,7 @@ import pytest
 from amqp.transport import SSLTransport
 
 from bridgetask import BrokerUnreachable, Client, ClientClosed, InvalidOption, Refused
-from bridgetask.settings import Settings
+from bridgetask.transports.amqp.settings import AmqpSettings
 from bridgetask.transports.amqp.socket import tls_context
 from bridgetask.wire.message import Declaration
 
@@ -226,7 +226,7 @@ def test_tls_verifies_what_py_amqp_verifies(
     if isinstance(options, dict) and "ca_certs" in options:
         options = {**options, "ca_certs": str(certificates["ca"])}
     celery = make_app("verifies", "amqp://h//", broker_use_ssl=options or {"ca_certs": None})
-    ours, _ = tls_context(Settings.from_app(celery).write.servers[0])
+    ours, _ = tls_context(AmqpSettings.from_app(celery).write.servers[0])
     used: list[ssl.SSLContext] = []
     monkeypatch.setattr(
         ssl.SSLContext, "wrap_socket", lambda self, *_, **__: used.append(self) or MagicMock()
@@ -375,7 +375,7 @@ async def test_closing_while_results_are_connected_to_is_told(rabbitmq: RabbitMQ
         connecting = asyncio.create_task(client.connect())
         while not reading.accepted:
             await asyncio.sleep(0.01)
-        session: Any = client._session
+        session: Any = client._sessions.current
         await client.close()
         with pytest.raises(ClientClosed):
             await connecting
@@ -386,8 +386,8 @@ async def test_closing_while_results_are_connected_to_is_told(rabbitmq: RabbitMQ
 async def test_all_that_is_declared_at_once_is_declared_on_one_channel(
     lonely_client: Client,
 ) -> None:
-    session: Any = lonely_client._session
-    connection = session._sender._connection
+    session: Any = lonely_client._sessions.current
+    connection = session._outbox._publisher._connection
     channels = connection._connection.transport.connection.channels
     before = len(channels)
     exchanges = [
@@ -401,8 +401,8 @@ async def test_all_that_is_declared_at_once_is_declared_on_one_channel(
 async def test_a_declaration_that_is_refused_takes_no_other_one_with_it(
     lonely_client: Client,
 ) -> None:
-    session: Any = lonely_client._session
-    connection = session._sender._connection
+    session: Any = lonely_client._sessions.current
+    connection = session._outbox._publisher._connection
     refused, *good = (
         Declaration.of("exchange_declare", name, {"type": "direct", "passive": True})
         for name in ("there-is-none", "amq.direct", "amq.topic")
@@ -422,8 +422,8 @@ async def test_a_declaration_that_is_cancelled_harms_no_later_one(rabbitmq: Rabb
         proxy(rabbitmq.port) as between,
         Client(make_app("late", f"amqp://127.0.0.1:{between.port}//")) as client,
     ):
-        session: Any = client._session
-        connection = session._sender._connection
+        session: Any = client._sessions.current
+        connection = session._outbox._publisher._connection
         await connection.declare(first)  # on a channel that the others will have, too
         between.delay = 0.1
         with pytest.raises(TimeoutError):
@@ -439,7 +439,7 @@ async def test_what_can_be_declared_is_declared_after_one_that_got_no_answer(
             "late", f"amqp://127.0.0.1:{between.port}//", broker_connection_timeout=0.5
         )
         async with Client(celery) as client:
-            session: Any = client._session
+            session: Any = client._sessions.current
             connection = session._results._consumer._connection
             exchange = Declaration.of(
                 "exchange_declare", "amq.direct", {"type": "direct", "passive": True}

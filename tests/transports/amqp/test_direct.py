@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
-from unittest.mock import MagicMock
 
 import aiormq
 import pytest
 from celery import Celery
-from hypothesis import given
-from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
 from bridgetask import Client, NotRoutable, Refused
 from bridgetask.core.completion import Completion
-from bridgetask.settings import Settings
+from bridgetask.core.publishing import Sending
 from bridgetask.transports.amqp import reader as reader_module
 from bridgetask.transports.amqp.connection import AmqpConnection
 from bridgetask.transports.amqp.direct import DirectPublisher
-from bridgetask.transports.amqp.frames import FRAME, HEARTBEAT, METHOD, Method
-from bridgetask.transports.amqp.plain import Sending
-from bridgetask.transports.amqp.reader import FrameReader
+from bridgetask.transports.amqp.frames import HEARTBEAT, METHOD, Method
+from bridgetask.transports.amqp.settings import AmqpSettings
+from bridgetask.transports.amqp.splitter import FrameSplitter
+from bridgetask.wire.message import OutgoingMessage
 
 from ... import tasks
 from ...fix_rabbitmq import take
+from ...security.inputs import frame
 
 
 @pytest.fixture(autouse=True)
@@ -39,21 +38,19 @@ def amqp_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def connection(lonely_app: Celery) -> AsyncIterator[AmqpConnection]:
-    opened = AmqpConnection(Settings.from_app(lonely_app).write, "pinned")
+    opened = AmqpConnection(AmqpSettings.from_app(lonely_app).write, "pinned")
     await opened.open()
     yield opened
     await opened.close()
 
 
-def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Split bytes into frames; fails where they are not whole."""
-    at = 0
-    while at < len(data):
-        kind, channel, size = FRAME.unpack_from(data, at)
-        assert data[at + FRAME.size + size] == 0xCE
-        yield kind, channel, data[at + FRAME.size : at + FRAME.size + size]
-        at += FRAME.size + size + 1
-    assert at == len(data)
+def frames(data: bytes) -> list[tuple[int, bytes]]:
+    """Return types and payloads of frames; fail where these are not whole."""
+    splitter = FrameSplitter(2**32)
+    splitter.feed(data)
+    found = [(kind, data[begin:end]) for kind, _, data, begin, end in splitter.frames()]
+    assert splitter.unread == 0
+    return found
 
 
 async def test_aiormq_reads_and_writes_by_the_streams_that_it_is_given(
@@ -80,8 +77,8 @@ async def test_aiormq_reads_and_writes_by_the_streams_that_it_is_given(
     await channel.queue_delete("pinned")
     await channel.close()
     # Everything passed through here, frame by frame: no write ends within one.
-    assert sum(len(list(frames(each))) for each in written) >= 7
-    answers = [payload[:4] for each in fed for kind, _, payload in frames(each) if kind == METHOD]
+    assert sum(len(frames(each)) for each in written) >= 7
+    answers = [payload[:4] for each in fed for kind, payload in frames(each) if kind == METHOD]
     assert len(answers) == 6
 
 
@@ -124,100 +121,6 @@ async def test_aiormq_takes_a_heartbeat_at_any_time(connection: AmqpConnection) 
         reader._feed_aiormq(HEARTBEAT)
         await channel.basic_qos(prefetch_count=1)
     assert connection.is_open
-
-
-# Reading frames.
-
-
-class Recorded:
-    """Takes the methods of one channel."""
-
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-
-    def receive(self, kind: int, data: bytes, begin: int, end: int) -> bool:
-        if kind == METHOD:
-            self.taken.append(data[begin:end])
-        return kind == METHOD
-
-
-def frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return FRAME.pack(kind, channel, len(payload)) + payload + b"\xce"
-
-
-def frames_in(stream: bytes) -> Iterator[bytes]:
-    while stream:
-        _, _, size = FRAME.unpack_from(stream)
-        end = FRAME.size + size + 1
-        yield stream[:end]
-        stream = stream[end:]
-
-
-some_frames = st.lists(
-    st.tuples(st.integers(1, 3), st.integers(0, 3), st.binary(max_size=30)), max_size=12
-)
-
-
-@given(some_frames, st.lists(st.integers(1, 40), min_size=1, max_size=8))
-def test_frames_are_told_apart_wherever_the_stream_is_cut(
-    sent: list[tuple[int, int, bytes]], sizes: list[int]
-) -> None:
-    loop = asyncio.new_event_loop()
-    reader, ours = FrameReader(loop), Recorded()
-    reader.attach(2, ours)
-    stream = b"".join(frame(*each) for each in sent)
-    at = number = 0
-    while at < len(stream):
-        size = sizes[number % len(sizes)]
-        reader.feed_data(stream[at : at + size])
-        at, number = at + size, number + 1
-    reader.feed_eof()
-    left = loop.run_until_complete(reader.read())
-    loop.close()
-    is_ours = [kind == METHOD and channel == 2 for kind, channel, _ in sent]
-    assert ours.taken == [each[2] for each, mine in zip(sent, is_ours, strict=True) if mine]
-    others = [frame(*each) for each, mine in zip(sent, is_ours, strict=True) if not mine]
-    assert [each for each in frames_in(left) if each != HEARTBEAT] == others
-
-
-async def test_aiormq_is_shown_signs_of_life_while_all_frames_are_ours() -> None:
-    loop = asyncio.get_running_loop()
-    reader = FrameReader(loop)
-    reader.attach(1, Recorded())
-    for _ in range(10):
-        reader.feed_data(frame(METHOD, 1, b"ours"))
-    reader._sign_of_life = loop.time() - 0.001  # a second has passed
-    for _ in range(10):
-        reader.feed_data(frame(METHOD, 1, b"ours"))
-    reader.feed_eof()
-    assert await reader.read() == HEARTBEAT * 2
-
-
-@pytest.mark.parametrize("noise", [b"AMQP\0\0\x09\x01", b"\x01\0\1\0\0\0\1xy" + b"z" * 20])
-async def test_what_is_no_amqp_is_left_to_aiormq_to_complain_about(noise: bytes) -> None:
-    reader = FrameReader(asyncio.get_running_loop())
-    reader.attach(1, Recorded())
-    reader.feed_data(noise)
-    reader.feed_eof()
-    assert await reader.read() == noise
-
-
-async def test_much_that_comes_at_once_is_read_in_slices(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(reader_module, "_SLICE", -1)
-    reader, ours = FrameReader(asyncio.get_running_loop()), Recorded()
-    reader.attach(1, ours)
-    reader.feed_data(b"".join(frame(METHOD, 1, bytes([n])) for n in range(40)))
-    assert len(ours.taken) == 16
-    reader.feed_data(frame(METHOD, 1, b"more") + frame(METHOD, 2, b"other"))
-    assert len(ours.taken) == 16
-    await asyncio.sleep(0)
-    assert len(ours.taken) == 32
-    while len(ours.taken) < 41:
-        await asyncio.sleep(0)
-    assert ours.taken == [*(bytes([n]) for n in range(40)), b"more"]
-    assert reader._size == 0
 
 
 # Messages.
@@ -289,14 +192,7 @@ async def test_a_channel_that_is_closed_within_a_message_takes_nothing_else_with
         lambda sending, error: settled.append((sending.number, error))
     )
     for number, exchange, size in ((0, "missing", 1), (1, "", 30_000_000)):
-        message: Any = MagicMock(
-            exchange=exchange,
-            routing_key="pinned",
-            mandatory=False,
-            properties={},
-            encoded_properties=b"",
-            body=bytes(size),
-        )
+        message = OutgoingMessage(exchange, "pinned", bytes(size), {}, mandatory=False)
         publisher.publish(Sending(number, message, Completion(), 0, None))
     await publisher.drain()
     async with asyncio.timeout(10):
@@ -314,13 +210,11 @@ async def test_nothing_is_left_of_messages_that_are_settled(
 ) -> None:
     handles = [lonely_client.send_task("nothing", queue="settled") for _ in range(1500)]
     await asyncio.gather(*(handle.sent() for handle in handles))
-    sender: Any = lonely_client._session._sender  # type: ignore[union-attr]
-    publisher = sender._publisher
+    sender: Any = lonely_client._sessions.current._outbox  # type: ignore[union-attr]
+    publisher = sender._publisher._channel
     assert isinstance(publisher, DirectPublisher)
-    assert not publisher._unconfirmed
+    assert not len(publisher._unconfirmed)
     assert not publisher._out
-    assert publisher._first == 1501
-    assert not sender._deadlines._waiting
     await asyncio.to_thread(take, broker_url, "settled")
 
 
@@ -328,10 +222,10 @@ async def test_a_confirm_of_nothing_is_logged(
     lonely_client: Client, broker_url: str, collected_logs: Callable[[], list[str]]
 ) -> None:
     await lonely_client.send_task("nothing", queue="confirms").sent()
-    sender: Any = lonely_client._session._sender  # type: ignore[union-attr]
+    sender: Any = lonely_client._sessions.current._outbox  # type: ignore[union-attr]
     ack = Method.ACK.to_bytes(4, "big") + (99).to_bytes(8, "big") + b"\0"
-    reader, _ = sender._connection._connection.streams
-    reader.feed_data(frame(METHOD, sender._publisher._number, ack))
-    assert any("confirmed 99" in line for line in collected_logs())
+    reader, _ = sender._publisher._connection._connection.streams
+    reader.feed_data(frame(METHOD, sender._publisher._channel._number, ack))
+    assert any("delivery tag 99" in line for line in collected_logs())
     await lonely_client.send_task("nothing", queue="confirms").sent()
     await asyncio.to_thread(take, broker_url, "confirms")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
-import amqp
 import pytest
 from amqp.method_framing import frame_handler
 from amqp.serialization import decode_properties_basic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgetask import InvalidOption
 from bridgetask.transports.amqp.frames import (
     FRAME,
     HEADER,
@@ -22,101 +18,11 @@ from bridgetask.transports.amqp.frames import (
     PropertiesDecoder,
     PublishEncoder,
     encode_ack,
-    encode_properties,
     read_return,
 )
 from bridgetask.wire.message import OutgoingMessage
-from bridgetask.wire.recorder import Recorder
 
-from ...fix_rabbitmq import make_app
-
-text = st.text(max_size=40)
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary()
-    | st.decimals(-10_000, 10_000, places=3)
-    | st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1)),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.tuples(inner, inner)
-        | st.dictionaries(text, inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-properties = st.fixed_dictionaries(
-    {},
-    optional={
-        "content_type": text,
-        "content_encoding": text,
-        "headers": st.dictionaries(text, values, max_size=8),
-        "delivery_mode": st.integers(1, 2),
-        "priority": st.integers(0, 255),
-        "correlation_id": text | st.uuids().map(str),
-        "reply_to": text,
-        "expiration": st.integers(0, 10**9).map(str),
-        "message_id": text,
-        "timestamp": st.integers(0, 2**40),
-        "type": text,
-        "user_id": text,
-        "app_id": text,
-        "cluster_id": text,
-    },
-)
-
-
-def by_py_amqp(given_properties: dict[str, Any]) -> bytes:
-    renamed = dict(given_properties)
-    if "headers" in renamed:
-        renamed["application_headers"] = renamed.pop("headers")
-    encoded: bytes = amqp.Message(**renamed)._serialize_properties()
-    return encoded
-
-
-@given(properties)
-def test_properties_are_encoded_as_celerys_client_does(given_properties: dict[str, Any]) -> None:
-    assert encode_properties(given_properties) == by_py_amqp(given_properties)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"countdown": 5, "expires": 60.5, "priority": 9},
-        {"headers": {"f": 0.1, "l": 2**40, "d": Decimal("1.5"), "b": b"x", "t": (1, "a"), "": {}}},
-        {"headers": {"when": datetime(2026, 1, 1, tzinfo=UTC), "one": 1, "yes": True, "no": None}},
-        {"time_limit": 5, "soft_time_limit": 3.5, "ignore_result": True, "reply_to": "umläut"},
-        {"compression": "gzip", "serializer": "pickle", "shadow": "s", "group_id": "g"},
-    ],
-)
-def test_the_messages_of_calls_are_encoded_as_celerys_client_does(options: dict[str, Any]) -> None:
-    recorder = Recorder(make_app("frames", "amqp://127.0.0.1:1//"), "replies")
-    (message,) = recorder.send_task("name", (1, "é"), {"k": [1]}, options).messages
-    assert encode_properties(message.properties) == by_py_amqp(message.properties)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"headers": {"x": object()}},
-        {"headers": {"x": {"y": object()}}},
-        {"headers": {"x": [object()]}},
-        {"headers": {"x": 2**70}},
-        {"headers": {"k" * 256: None}},
-        {"headers": {1: None}},
-        {"correlation_id": "x" * 256},
-        {"correlation_id": 5},
-        {"priority": 300},
-        {"priority": "high"},
-        {"timestamp": -1},
-    ],
-)
-def test_what_amqp_has_no_type_for_is_an_invalid_option(bad: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOption, match="headers: can't be encoded"):
-        encode_properties(bad)
+from .test_properties import by_py_amqp, properties
 
 
 def read(data: bytes) -> list[tuple[int, tuple[int, int], bytes, Any]]:
@@ -175,7 +81,7 @@ def test_an_acknowledgement_is_for_all_up_to_its_tag() -> None:
 
 def test_a_return_tells_why_and_of_what() -> None:
     arguments = b"\x01\x38" + b"\x08NO_ROUTE" + b"\x02ex" + b"\x03key"
-    assert read_return(b"head" + arguments, 4) == ("NO_ROUTE", "ex", "key")
+    assert read_return(arguments) == ("NO_ROUTE", "ex", "key")
 
 
 @given(st.lists(properties, max_size=4))

@@ -37,7 +37,7 @@ def reply(broker_url: str) -> Reply:
             connection.Producer().publish(
                 body,
                 exchange="",
-                routing_key=client._reply_to,
+                routing_key=client._sessions.codec.recorder.reply_to,
                 correlation_id=task_id,
                 **properties,
             )
@@ -175,11 +175,11 @@ async def test_a_deleted_reply_queue_is_declared_and_consumed_again(
     async with Client(app) as client:
         handle = client.delay(tasks.sleep, 2, "x")
         await handle.sent()
-        await asyncio.to_thread(rabbitmq.delete_queue, client._reply_to)
+        await asyncio.to_thread(rabbitmq.delete_queue, client._sessions.codec.recorder.reply_to)
         assert not handle.ready()
         assert await handle.get(timeout=20) == "x"
-        await asyncio.to_thread(rabbitmq.delete_queue, client._reply_to)
-        session: Any = client._session
+        await asyncio.to_thread(rabbitmq.delete_queue, client._sessions.codec.recorder.reply_to)
+        session: Any = client._sessions.current
         async with asyncio.timeout(10):  # else the result may come before that is noticed
             while session._results.ready:
                 await asyncio.sleep(0.01)
@@ -196,7 +196,7 @@ async def test_a_linked_task_reports_though_the_connection_was_lost_before_anybo
             call = client.send_task("tests.tasks.add", (1, 1), link=linked)
             assert await call == 2
             between.cut()
-            session: Any = client._session
+            session: Any = client._sessions.current
             async with asyncio.timeout(10):
                 while session._results._consumer._channel is not None:
                     await asyncio.sleep(0.01)
@@ -221,7 +221,7 @@ async def test_a_consumer_that_is_lost_again_as_it_begins_again_is_made_again(
     app: Celery, rabbitmq: RabbitMQ
 ) -> None:
     async with awaiting_a_result(rabbitmq) as (client, handle, between):
-        session: Any = client._session
+        session: Any = client._sessions.current
         consumer = session._results._consumer
         start = consumer.start
         starts = 0
@@ -245,7 +245,7 @@ async def test_a_consumer_whose_close_was_cancelled_does_not_stay(rabbitmq: Rabb
     async with proxy(rabbitmq.port) as between:
         between.delay = 0.1
         async with Client(make_app("stays", f"amqp://127.0.0.1:{between.port}//")) as client:
-            session: Any = client._session
+            session: Any = client._sessions.current
             consumer = session._control._consumer
             starting = asyncio.create_task(consumer.start())
             await asyncio.sleep(0.05)
@@ -287,7 +287,7 @@ async def test_a_consumer_begins_again_whatever_keeps_it_from_that(
     app: Celery, rabbitmq: RabbitMQ, collected_logs: Callable[[], list[str]]
 ) -> None:
     async with awaiting_a_result(rabbitmq) as (client, handle, between):
-        session: Any = client._session
+        session: Any = client._sessions.current
         consumer = session._results._consumer
         start = consumer.start
 
@@ -306,7 +306,7 @@ async def test_a_connection_that_is_held_is_not_given_up_for_giving_no_answer(
 ) -> None:
     celery = make_app("held", rabbitmq.url(), broker_connection_timeout=1)
     async with Client(celery) as client:
-        session: Any = client._session
+        session: Any = client._sessions.current
         connection = session._results._consumer._connection
         session._results._decoding.on_full()
         with pytest.raises(BrokerUnreachable, match="no answer in time"):

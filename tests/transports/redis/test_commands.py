@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from bridgetask import BackendRefused, BackendUnreachable, ClientClosed
 from bridgetask.transports.redis.commands import RedisCommands
 from bridgetask.transports.redis.connection import RedisConnector
+from bridgetask.transports.redis.errors import backend_error
+from bridgetask.transports.redis.pipeline import RedisPipeline
 from bridgetask.transports.redis.settings import RedisSettings
 
 from ...fakes import proxy
@@ -17,8 +20,10 @@ from ...redis_servers import Redis
 
 
 def commands_to(url: str, answer_timeout: float = 5.0) -> RedisCommands:
-    connector = RedisConnector(RedisSettings.from_app(make_app("commands", "amqp://", url)))
-    return RedisCommands(connector, answer_timeout, asyncio.get_running_loop())
+    server = RedisSettings.from_app(make_app("commands", "amqp://", url)).server
+    loop = asyncio.get_running_loop()
+    pipeline = RedisPipeline(RedisConnector(replace(server, answer_timeout=answer_timeout)), loop)
+    return RedisCommands(pipeline, loop, backend_error)
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ async def test_a_master_that_is_none_any_more_is_left(own_redis: Redis) -> None:
     own_redis.cli("REPLICAOF", "127.0.0.1", "1")
     with pytest.raises(BackendUnreachable, match="read only"):
         await commands.execute(("SET", "k", "v"))
-    assert commands._connection is None
+    assert not commands._pipeline.is_open
     await commands.close()
 
 

@@ -199,8 +199,10 @@ async def test_a_redis_that_has_no_memory_left_refuses_what_is_written(
     celery = store_app(own_redis.url())
     async with Client(celery) as client:
         own_redis.cli("CONFIG", "SET", "maxmemory", "1")
-        session: Any = client._session
-        writes = client._wire.recorder.record_writes(lambda each: each.set_chord_size("g", 2))
+        session: Any = client._sessions.current
+        writes = client._sessions.codec.recorder.record_writes(
+            lambda each: each.set_chord_size("g", 2)
+        )
         with pytest.raises(BackendRefused, match="maxmemory"):
             await session.store.write(writes)
         own_redis.cli("CONFIG", "SET", "maxmemory", "0")

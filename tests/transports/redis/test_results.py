@@ -31,7 +31,7 @@ IMPATIENT = {"retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval
 
 def subscriptions(client: Client) -> int:
     """Return how many channels the client is subscribed to, as far as it knows."""
-    session: Any = client._session
+    session: Any = client._sessions.current
     subscriber = session._results._subscriber
     return len(subscriber._subscribed) if subscriber is not None else 0
 
@@ -195,6 +195,60 @@ class TestStored:
             await report(celery, task_id, result="done")
             assert [update.result async for update in updates] == [{"step": 2}, "done"]
 
+    @pytest.mark.parametrize(
+        ("state", "result"), [("SUCCESS", "done"), ("FAILURE", ValueError("no")), ("REVOKED", "")]
+    )
+    async def test_updates_of_a_task_that_has_ended_are_its_final_one(
+        self, store_app: AppFactory, state: str, result: Any
+    ) -> None:
+        celery, task_id = store_app(), str(uuid4())
+        await report(celery, task_id, result={"step": 1}, state="PROGRESS")
+        await report(celery, task_id, result=result, state=state)
+        async with Client(celery) as client, asyncio.timeout(20):
+            for handle in (client.result(task_id), client.result(task_id)):
+                updates, more = handle.updates(), handle.updates()
+                assert [update.state async for update in updates] == [state]
+                assert [update.state async for update in more] == [state]
+            again = client.result(task_id).updates()  # nobody holds the handle
+            assert [update.state async for update in again] == [state]
+
+    async def test_updates_of_a_call_that_has_ended_and_whose_handle_is_gone(
+        self, redis_app: Celery
+    ) -> None:
+        async with Client(redis_app) as client, asyncio.timeout(20):
+            call = client.send_task("tests.tasks.progress", (1,))
+            assert await call == 1
+            task_id = call.id
+            del call
+            gc.collect()
+            updates = client.result(task_id).updates()
+            assert [(update.state, update.result) async for update in updates] == [("SUCCESS", 1)]
+
+    async def test_updates_raise_that_what_is_stored_cannot_be_read(
+        self, store_app: AppFactory
+    ) -> None:
+        celery, task_id = store_app(), str(uuid4())
+
+        def spoil(backend: Any) -> None:
+            backend.client.set(backend.get_key_for_task(task_id), b"{")
+
+        await with_celerys_backend(celery, spoil)
+        async with Client(celery) as client, asyncio.timeout(20):
+            with pytest.raises(ResultUndecodable):
+                await anext(client.result(task_id).updates())
+
+    async def test_members_of_a_group_that_have_ended_complete_by_id(
+        self, redis_app: Celery
+    ) -> None:
+        parts = [redis_app.signature("tests.tasks.add", (number, 1)) for number in range(3)]
+        async with Client(redis_app) as client:
+            sent = client.apply_async(group(parts, app=redis_app))
+            await sent
+            await sent.save()
+        async with Client(redis_app) as client, asyncio.timeout(20):
+            stored = await client.group_result(sent.id)
+            assert sorted([await member async for member in stored.as_completed()]) == [1, 2, 3]
+
     async def test_refresh_reads_again_and_repeats_nothing(self, store_app: AppFactory) -> None:
         celery, task_id = store_app(), str(uuid4())
         async with Client(celery) as client:
@@ -273,8 +327,8 @@ class TestStored:
         celery, task_id = store_app(), str(uuid4())
         await report(celery, task_id, result=3)
         async with Client(celery) as client:
-            session: Any = client._session
-            key = client._wire.recorder.backend.get_key_for_task(task_id)
+            session: Any = client._sessions.current
+            key = client._sessions.codec.recorder.backend.get_key_for_task(task_id)
             assert b"SUCCESS" in await session.store.read(key)
             assert await session.store.read(b"nothing") is None
 
@@ -350,7 +404,7 @@ class TestStored:
             gc.collect()
             await until(lambda: subscriptions(client) == 0)
             await until(lambda: redis_server.cli("PUBSUB", "CHANNELS").splitlines() == channels)
-            session: Any = client._session
+            session: Any = client._sessions.current
             assert len(session._results._watches) == 0
 
 
@@ -404,7 +458,7 @@ class TestTrouble:
         async with Client(celery) as client:
             call = client.send_task("t")
             await call.sent()
-            session: Any = client._session
+            session: Any = client._sessions.current
             results = session._results
             read = results._read
             reads = 0
@@ -432,7 +486,7 @@ class TestTrouble:
             await client.connect()
             task_id = str(uuid4())
             await report(celery, task_id, result=1)
-            session: Any = client._session
+            session: Any = client._sessions.current
             results = session._results
             read = results._read
 
@@ -495,7 +549,7 @@ class TestTrouble:
                 cable.refuse = True
                 cable.cut()
                 call = client.send_task("t", task_id=task_id)
-                session: Any = client._session
+                session: Any = client._sessions.current
                 await until(lambda: session._results._watches.unread)
                 cable.refuse = False
                 await call.sent()

@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from bridgetask import BridgetaskError
 from bridgetask.transports.redis.connection import RedisConnector
+from bridgetask.transports.redis.errors import RedisError
 from bridgetask.transports.redis.settings import RedisSettings
 from bridgetask.transports.redis.subscriber import RedisSubscriber
 
@@ -17,16 +17,16 @@ from ...redis_servers import Redis
 async def test_answers_are_not_missed_while_messages_are_held_back(redis_server: Redis) -> None:
     async with proxy(redis_server.port) as cable:
         app = make_app("subscriber", "amqp://", f"redis://127.0.0.1:{cable.port}")
-        settings = replace(RedisSettings.from_app(app), answer_timeout=0.3)
+        server = replace(RedisSettings.from_app(app).server, answer_timeout=0.3)
         held = asyncio.Event()
-        lost: list[BridgetaskError] = []
+        lost: list[RedisError] = []
 
         def hold(channel: bytes, payload: bytes) -> None:
             subscriber.hold()
             held.set()
 
-        connection = await RedisConnector(settings).open()
-        subscriber = RedisSubscriber(connection, settings, hold, lost.append)
+        stream = await RedisConnector(server).open()
+        subscriber = RedisSubscriber(stream, server, hold, hold, lost.append)
         subscriber.subscribe(b"held")
         await subscriber.confirmed()
         await asyncio.to_thread(redis_server.cli, "PUBLISH", "held", "x")
@@ -42,4 +42,4 @@ async def test_answers_are_not_missed_while_messages_are_held_back(redis_server:
         async with asyncio.timeout(PATIENCE):
             while not lost:
                 await asyncio.sleep(0.01)
-        await subscriber.close()
+        subscriber.abort()

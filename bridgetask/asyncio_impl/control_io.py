@@ -1,4 +1,4 @@
-"""Carries what Celery's control would do I/O for: sends commands, and waits for replies."""
+"""Does the I/O of Celery's control: sends commands, waits for replies, empties queues."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from ..wire.control import Command, Purge
 from ..wire.results import STARTED, revoked_here
 from .session import Session
 
-__all__ = ["run_commands"]
+__all__ = ["perform"]
 
 
-async def run_commands(session: Session, conversation: Generator[Command | Purge, Any, Any]) -> Any:
-    """Do what a conversation asks for, one after the other; return what it returns.
+async def perform(session: Session, conversation: Generator[Command | Purge, Any, Any]) -> Any:
+    """Do the I/O that a conversation yields, one after the other; return what it returns.
 
+    :param conversation: see :meth:`bridgetask.wire.control.ControlMailbox.converse`.
     :raises NotRoutable: no worker is up to hear a command.
     :raises SendError: a command could not be sent.
     :raises ResultUnavailable: the connection was lost while replies were awaited.
@@ -45,15 +46,16 @@ async def _tell(session: Session, command: Command) -> list[dict[str, Any]] | No
 async def _ask(session: Session, command: Command) -> list[dict[str, Any]] | None:
     with session.replies.expect(command, session.workers) as replies:
         try:
-            await session.command(command.message, replies=True)
+            receivers = await session.command(command.message, replies=True)
         except NotRoutable:
-            return []  # no worker is up: that is the answer
+            return []  # no worker is up, so none replies
+        replies.settle_for(command.enough(receivers))
         _resolve_revoked(session, command)
         return await replies.wait(command.timeout)
 
 
 def _resolve_revoked(session: Session, command: Command) -> None:
-    """Resolve results that are awaited here: a worker says nothing until the task's turn comes."""
+    """Resolve results that are awaited here; a worker reports nothing before the task's turn."""
     for outcome in _revoked(session, command):
         running = outcome.update is not None and outcome.update.state == STARTED
         if outcome.final is None and (command.arguments.get("terminate") or not running):
@@ -61,7 +63,7 @@ def _resolve_revoked(session: Session, command: Command) -> None:
 
 
 def _revoked(session: Session, command: Command) -> Iterator[Outcome]:
-    """Yield the outcomes of the tasks that a command revokes, as far as they are held here."""
+    """Yield the outcomes of those tasks that a command revokes, and that have handles here."""
     for task_id in command.revoked_ids:
         outcome = session.pending.get(task_id)
         if outcome is not None:

@@ -1,17 +1,14 @@
-"""The protocols between the client and whatever carries messages, results, replies and events."""
+"""The protocols of what receives: results, stored results, replies to commands, and events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import BridgetaskError
-from ..wire.backend import StoreWrite
 from ..wire.control import Purge
 from ..wire.events import EventCapture
-from ..wire.message import OutgoingMessage
-from .completion import Completion
+from ..wire.message import StoreWrite
 
 __all__ = [
     "ControlChannel",
@@ -20,46 +17,8 @@ __all__ = [
     "ReplyListener",
     "ResultSource",
     "ResultStore",
-    "Sender",
     "Subscription",
-    "Transports",
 ]
-
-
-class Sender(Protocol):
-    """Hands messages to a broker, in the order in which it is given them."""
-
-    @property
-    def queued(self) -> int:
-        """How many messages have not been settled."""
-
-    def send(
-        self,
-        message: OutgoingMessage,
-        delivery: Completion,
-        deadline: float,
-        receiver: Receiver | None = None,
-    ) -> None:
-        """Take a message at once, to be sent as soon as that can be done.
-
-        :param delivery: completed when the broker has the message, or failed with a
-            :class:`bridgetask.errors.SendError`.
-        :param deadline: the loop's time by which it must have been settled.
-        :param receiver: prepared before the message goes, which will be answered. What that raises
-            counts as a failed attempt.
-        """
-
-    async def connect(self) -> None:
-        """Connect now. Raises what a message would have failed with."""
-
-    async def drain(self) -> None:
-        """Return when every message that was taken has been settled."""
-
-    async def close(self) -> None:
-        """Disconnect. Messages that are not settled fail."""
-
-    def abort(self) -> None:
-        """Drop the connection on the spot, with no goodbye."""
 
 
 class Receiver(Protocol):
@@ -82,6 +41,12 @@ class ResultSource(Receiver, Protocol):
 
     def expect(self, task_ids: Sequence[str]) -> None:
         """Begin to get ready for what these tasks will report."""
+
+    async def settle(self) -> None:
+        """Return once no result is on its way that is known to come.
+
+        That can be known of a worker in this process. All others return at once.
+        """
 
     async def close(self) -> None:
         """Stop for good. What workers still send is dropped."""
@@ -166,14 +131,3 @@ class ControlChannel(Receiver, Protocol):
 
     def abort(self) -> None:
         """Drop the connection on the spot, with no goodbye."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transports:
-    """What a session is connected by."""
-
-    sender: Sender
-    results: ResultSource
-    control: ControlChannel
-    #: Where results are stored, if they are.
-    store: ResultStore | None = None

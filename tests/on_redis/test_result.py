@@ -1,0 +1,6 @@
+from __future__ import annotations
+
+from ..asyncio_impl import test_result
+from .portable import ported
+
+globals().update(ported(test_result))
