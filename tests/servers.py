@@ -183,7 +183,10 @@ class RabbitMQ:
 
     def has_queue(self, queue: str, virtual_host: str = "/") -> bool:
         """Tell whether there is a queue."""
-        return self._declared(queue, virtual_host) is not None
+        try:
+            return self._declared(queue, virtual_host) is not None
+        except amqp.ResourceLocked:  # another connection's alone
+            return True
 
     def _declared(self, queue: str, virtual_host: str) -> Any:
         with self._connected(virtual_host) as connection:
@@ -288,6 +291,7 @@ class Worker:
     :param environment: added to the worker's environment.
     :param folder: where to run it, the project's own unless given.
     :param options: further options of ``celery worker``.
+    :param covered: its tasks use bridgetask, so that their coverage is to be measured, too.
     """
 
     def __init__(
@@ -300,11 +304,14 @@ class Worker:
         name: str = "worker",
         folder: Path | None = None,
         options: Sequence[str] = (),
+        covered: bool = False,
     ) -> None:
         self.name = f"{name}@{socket.gethostname()}"
         self.output: list[str] = []
         self._folder = folder or Path(__file__).parent.parent
         self._environment = {**os.environ, "C_FORCE_ROOT": "1", **(environment or {})}
+        if not covered:
+            self._environment.pop("COVERAGE_PROCESS_CONFIG", None)
         self._command = [
             *(sys.executable, "-m", "celery", "-A", app, "worker"),
             *("--loglevel", "INFO", "--hostname", self.name, "--concurrency", str(concurrency)),

@@ -178,7 +178,11 @@ def test_mode_15_a_client_works_inside_a_celery_task(node: RabbitMQ, node_worker
     """The worker's main process imported the module that holds the client, and forked."""
     environment = {"BRIDGETASK_TEST_BROKER": node.url()}
     with Worker(
-        "tests.faults.calling_tasks", environment=environment, name="calling", queues=["calling"]
+        "tests.faults.calling_tasks",
+        environment=environment,
+        name="calling",
+        queues=["calling"],
+        covered=True,
     ):
 
         async def main() -> None:

@@ -276,7 +276,11 @@ def test_mode_15_a_client_works_inside_a_celery_task(
         "BRIDGETASK_TEST_QUEUE": QUEUE,
     }
     with Worker(
-        "tests.faults.calling_tasks", environment=environment, name="forked", queues=["calling"]
+        "tests.faults.calling_tasks",
+        environment=environment,
+        name="forked",
+        queues=["calling"],
+        covered=True,
     ):
 
         async def main() -> None:
