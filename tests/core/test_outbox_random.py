@@ -219,7 +219,9 @@ class World:
             assert self.rig.log.count(f"write {name}") > 0
 
     def check(self) -> None:
-        """Look at what has been told by now."""
+        """Look at what has been published and told by now."""
+        for error in self.rig.publisher.broken:
+            raise error
         for name, call in self.calls.items():
             told = self.rig.told[name]
             if told.confirmed:
