@@ -102,7 +102,8 @@ class Pump:
         most = 0 if alone else self._max_in_flight - 1
         while len(unsettled.in_flight) > most and not sending.delivery.done:
             await unsettled.change()
-        if not self._publisher.ready(sending.message) or unsettled.queue[0] is not sending:
+        still_ready = self._publisher.blocked is None and self._publisher.ready(sending.message)
+        if not still_ready or unsettled.queue[0] is not sending:
             return
         unsettled.queue.popleft()
         if sending.delivery.done:

@@ -114,12 +114,16 @@ class Rig:
         """Let all happen that happens without any time passing."""
         self.loop.idle()
         assert not self.publisher.unwritten
+        for error in self.publisher.broken:
+            raise error
 
     def close(self) -> None:
         self.loop.finish(self.outbox.close())
 
     def check(self) -> None:
         """Drop the outbox; fail unless each message is settled once, and nothing is left of it."""
+        for error in self.publisher.broken:
+            raise error
         self.outbox.abort()
         assert self.loop.idle() is None, "a timer is left"
         self.loop.check_nothing_left()

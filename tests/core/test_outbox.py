@@ -243,6 +243,20 @@ def test_a_broker_that_is_blocked_later_stops_what_is_sent_from_then_on(rig: Rig
     assert rig.published == "ab"
 
 
+def test_a_broker_that_is_blocked_while_a_message_waits_for_room_stops_that_too() -> None:
+    with open_rig(max_in_flight=1) as rig:
+        rig.send_all("ab", declares=(declaration("q"),), writes=(write("w"),))
+        rig.run()
+        assert rig.published == "a"
+        rig.publisher.block()
+        rig.publisher.confirm("a")
+        rig.run()
+        assert rig.published == "a"
+        rig.publisher.unblock()
+        rig.run()
+        assert rig.published == "ab"
+
+
 # What fails alone.
 
 

@@ -30,6 +30,8 @@ EXAMPLES = os.environ.get("BRIDGETASK_OUTBOX_EXAMPLES")
 ROOM = 3
 #: The longest that a message may take.
 LONGEST = 20
+#: The longest pause between two attempts, with room for the last attempt itself.
+LONGEST_PAUSE = 6
 
 
 @dataclass
@@ -118,9 +120,11 @@ class World:
         for name in self.on_their_way[:count]:
             kind = self.calls[name].kind
             if kind == "guilty":
+                known = self.calls[name].suspect or self.calls[name].size == "alone"
                 for each in self.on_their_way:
                     self.calls[each].suspect = True
                 self.rig.publisher.refuse_by_closing()
+                assert self.rig.told[name].done or not known
                 return
             if kind == "good":
                 self.has.add(name)
@@ -189,15 +193,22 @@ class World:
         for each in (rig.publisher.preparing, rig.store.writing, rig.results.preparing):
             each.forgive()
         rig.replies.preparing.forgive()
+        waiting = [name for name, told in rig.told.items() if not told.done]
+        healed_at = rig.loop.time()
         drained = rig.loop.create_task(rig.outbox.drain())
         for _ in range(LONGEST):
-            for _ in range(ROOM):
-                rig.run()
+            rig.run()
+            while self.on_their_way:
                 self.answer(ROOM)
+                rig.run()
             rig.loop.advance(1)
-        self.check()
         assert drained.done()
         assert rig.outbox.queued == rig.outbox.in_flight == 0
+        for name in waiting:
+            call = self.calls[name]
+            in_time = call.deadline > healed_at + LONGEST_PAUSE
+            if call.kind == "good" and call.retry is PATIENT and in_time:
+                assert rig.told[name].confirmed
 
     # What must hold.
 
@@ -205,6 +216,7 @@ class World:
         """Look at a message that is about to be published."""
         name, on_their_way = str(sending.message.task_id), self.on_their_way
         call = self.calls[name]
+        assert self.rig.publisher.blocked is None
         assert len(on_their_way) < ROOM
         if call.size == "alone" or call.suspect:
             assert not on_their_way
@@ -219,7 +231,9 @@ class World:
             assert self.rig.log.count(f"write {name}") > 0
 
     def check(self) -> None:
-        """Look at what has been told by now."""
+        """Look at what has been published and told by now."""
+        for error in self.rig.publisher.broken:
+            raise error
         for name, call in self.calls.items():
             told = self.rig.told[name]
             if told.confirmed:
