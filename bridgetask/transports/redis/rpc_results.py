@@ -37,6 +37,9 @@ class RedisRpcResults:
     def expect(self, task_ids: Sequence[str]) -> None:
         """Do nothing: the list is the same for all tasks."""
 
+    async def settle(self) -> None:
+        """Do nothing: what workers will still push is not known."""
+
     @property
     def ready(self) -> bool:
         return self._inbox.consuming
