@@ -186,7 +186,7 @@ class RedisPublisher:
                 continue
             try:
                 self._kombu.know_bindings(exchange, answer)
-            except (UnicodeDecodeError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError):
                 refused[exchange] = Refused(f"what is bound to exchange {exchange!r} can't be read")
         return refused
 
