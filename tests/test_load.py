@@ -63,7 +63,7 @@ async def test_ten_thousand_tasks_each_get_their_own_answer(app: Celery) -> None
         async with asyncio.timeout(PATIENCE):  # confirms of what was answered before them
             while session._outbox.in_flight:
                 await asyncio.sleep(0.01)
-        assert not client._background
+        assert not session._background
 
 
 @pytest.mark.timeout(LONG)

@@ -53,7 +53,10 @@ class InMemoryClient(Client):
 
     @property
     def sent(self) -> list[SentTask]:
-        """What was sent, in order: by the program, and by tasks, as the next one of a chain is."""
+        """What was sent, in order: by the program, and by tasks, as the next one of a chain is.
+
+        What a task sends is in it from the end of the task on.
+        """
         return self._journal.sent
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 from celery import chord
@@ -45,5 +47,34 @@ class TestInMemory(unittest.TestCase):
             yield call
             [child] = call.children
             self.assertEqual((yield child), 5)
+        finally:
+            yield tx_app.disconnect()
+
+    @defer.inlineCallbacks
+    def test_progress_is_seen_while_a_task_runs(self) -> Any:
+        app, seen = make_app("twisted", "memory://", "cache+memory://"), threading.Event()
+
+        @app.task(shared=False, bind=True, name="progress")
+        def progress(self: Any) -> list[Any]:
+            self.update_state(state="PROGRESS", meta=1)
+            return [seen.wait(30), asyncio.run(five())]
+
+        async def five() -> int:
+            return 5
+
+        def take(update: Any) -> None:
+            states.append(update.state)
+            seen.set()
+
+        states: list[str] = []
+        tx_app = TwistedCelery(InMemoryClient(app))
+        try:
+            call = tx_app.delay(progress)
+            yield call.updates(take)
+            self.assertEqual((yield call), [True, 5])
+            self.assertEqual(states, ["PROGRESS", "SUCCESS"])
+            late: list[str] = []
+            yield tx_app.result(call.id).updates(lambda update: late.append(update.state))
+            self.assertEqual(late, states)
         finally:
             yield tx_app.disconnect()

@@ -226,10 +226,11 @@ async def test_with_the_broker_down_a_send_fails_by_its_retry_policy(
 ) -> None:
     (dead,) = free_ports(1)
     policy = {"max_retries": 2, "interval_start": 0.01, "interval_step": 0.01}
-    async with Client(make_app("down", f"amqp://127.0.0.1:{dead}//")) as client:
-        with pytest.raises(BrokerUnreachable, match=f"was not sent: can't connect to .*:{dead}"):
-            await client.send_task("nothing", retry_policy=policy).sent()
-        assert caplog.text.count("Trying again") == 2
+    client = Client(make_app("down", f"amqp://127.0.0.1:{dead}//"))
+    with pytest.raises(BrokerUnreachable, match=f"was not sent: can't connect to .*:{dead}"):
+        await client.send_task("nothing", retry_policy=policy).sent()
+    assert caplog.text.count("Trying again") == 2
+    await client.close()
 
 
 async def test_the_timeouts_of_a_call_count_too(rabbitmq: RabbitMQ) -> None:
@@ -339,13 +340,12 @@ async def test_a_broker_that_stops_answering_is_given_up_and_connected_to_again(
             "stops", f"amqp://127.0.0.1:{between.port}//", broker_connection_timeout=0.3
         )
         async with Client(celery) as client:
-            await client.send_task("nothing", queue="stops", ignore_result=True).sent()
-            assert between.accepted == 1
+            await client.send_task("nothing", queue="stops").sent()
+            accepted = between.accepted
             between.mute = True
-            # Declaring gets no answer.
-            handle = client.send_task("nothing", queue="stops-too", ignore_result=True)
+            handle = client.send_task("nothing", queue="stops-too")  # declaring gets no answer
             async with asyncio.timeout(30):
-                while between.accepted == 1:
+                while between.accepted == accepted:
                     await asyncio.sleep(0.01)
             between.mute = False
             await handle.sent()
@@ -372,8 +372,8 @@ async def test_connecting_and_preparing_at_once_open_one_channel(
 ) -> None:
     await asyncio.gather(publisher.connect(), publisher.prepare(MESSAGE), publisher.connect())
     assert publisher.ready(MESSAGE)
-    rows = await asyncio.to_thread(rabbitmq.names, "connections", "user_provided_name", "channels")
-    assert [channels for name, channels in rows if "by itself" in name] == ["1"]
+    rows = await asyncio.to_thread(rabbitmq.names, "connections", "client_properties", "channels")
+    assert [channels for properties, channels in rows if "by itself" in properties] == ["1"]
 
 
 async def test_a_publisher_that_is_retired_does_not_connect(publisher: AmqpPublisher) -> None:
