@@ -99,11 +99,15 @@ class KombuCommands:
         return ("SMEMBERS", channel.global_keyprefix + channel.keyprefix_queue % (exchange,))
 
     def know_bindings(self, exchange: str, members: Iterable[bytes]) -> None:
-        """Take what :meth:`read_bindings` was answered."""
+        """Take what :meth:`read_bindings` was answered.
+
+        :raises ValueError: that is not what kombu has written.
+        """
         separator = self._channel.sep
-        self._channel.tables[exchange] = [
-            tuple(member.decode().split(separator)) for member in members
-        ]
+        table = [tuple(member.decode().split(separator)) for member in members]
+        if any(len(binding) != 3 for binding in table):
+            raise ValueError("a binding of other than three parts")
+        self._channel.tables[exchange] = table
 
     def publish(self, message: OutgoingMessage) -> list[Command]:
         """Return the commands that publish a message, none if no queue is bound.

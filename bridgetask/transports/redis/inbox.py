@@ -91,8 +91,9 @@ class RedisInbox:
         self.used = True
         if self._started is None or self._started.done:
             self._started = Completion()
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._run(), name="bridgetask Redis inbox")
+            self._task.add_done_callback(self._ended)
         await self._started.wait()
 
     def hold(self) -> None:
@@ -125,30 +126,31 @@ class RedisInbox:
 
     async def _run(self) -> None:
         delay, longest = _BACK_OFF
-        try:
-            while True:
-                error: Exception
-                try:
-                    await self._commands.ask(("PING",))
-                    self._begin()
-                    delay = _BACK_OFF[0]
-                    await self._consume()
-                except (RedisError, BridgetaskError) as reason:
-                    error = reason
-                except Exception as reason:  # whatever it is, nobody may wait for ever
-                    logger.exception("Receiving from Redis failed")
-                    error = reason
-                self._interrupt(error)
-                if not self._wanted():
-                    return
-                logger.warning("%s. Connecting again", error)
-                await asyncio.sleep(delay * random.uniform(0.8, 1.2))
-                delay = min(delay * 2, longest)
-        except asyncio.CancelledError:
-            self._interrupt(ClientClosed("the client was closed"))
-            raise
-        finally:
+        while True:
+            error: Exception
+            try:
+                await self._commands.ask(("PING",))
+                self._begin()
+                delay = _BACK_OFF[0]
+                await self._consume()
+            except (RedisError, BridgetaskError) as reason:
+                error = reason
+            except Exception as reason:  # whatever it is, nobody may wait for ever
+                logger.exception("Receiving from Redis failed")
+                error = reason
+            self._interrupt(error)
+            if not self._wanted():
+                return
+            logger.warning("%s. Connecting again", error)
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(delay * 2, longest)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Take note that nothing is read any more, where the task was cancelled, too."""
+        if self._task is task:
             self._task = None
+        if task.cancelled():
+            self._interrupt(ClientClosed("the client was closed"))
 
     def _begin(self) -> None:
         self._consuming = True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from ...core.completion import Completion
 from ...errors import BridgetaskError, ClientClosed
@@ -22,7 +24,7 @@ class Opening:
     :param name: the task's.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         self._work = work
         self._name = name
         self._attempt: Completion | None = None
@@ -39,24 +41,21 @@ class Opening:
             raise ClientClosed("the client is closed")
         if self._attempt is None:
             self._attempt = Completion()
-            self._task = asyncio.get_running_loop().create_task(
-                self._run(self._attempt), name=self._name
-            )
+            self._task = asyncio.get_running_loop().create_task(self._work(), name=self._name)
+            self._task.add_done_callback(partial(self._ended, self._attempt))
         await self._attempt.wait()
 
-    async def _run(self, attempt: Completion) -> None:
-        error: BaseException | None = ClientClosed("the client was closed")
-        try:
-            await self._work()
-            error = None
-        except (BridgetaskError, RedisError) as reason:
-            error = reason
-        except Exception as reason:  # whatever it is, nobody may wait for ever
-            logger.exception("Connecting to Redis failed")
-            error = Unreachable(f"unexpected {reason!r}")
-        finally:
+    def _ended(self, attempt: Completion, task: asyncio.Task[None]) -> None:
+        """Tell those who wait. A task may be cancelled before its first step, too."""
+        if self._attempt is attempt:
             self._attempt = None
-            attempt.complete(error)
+        closed = ClientClosed("the client was closed")
+        error: BaseException | None = closed if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, (BridgetaskError, RedisError)):
+            # Whatever it is, nobody may wait for ever.
+            logger.error("Connecting to Redis failed", exc_info=error)
+            error = Unreachable(f"unexpected {error!r}")
+        attempt.complete(error)
 
     def cancel(self) -> None:
         """Never open it again."""

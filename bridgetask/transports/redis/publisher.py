@@ -13,6 +13,7 @@ from ...errors import BridgetaskError, ClientClosed, InvalidOption, NotRoutable,
 from ...wire.message import Declaration, OutgoingMessage
 from .channel import KombuCommands
 from .commands import RedisCommands
+from .envelopes import Envelopes
 from .errors import RedisError, broker_error, first_error, is_elsewhere
 from .pipeline import RedisPipeline
 from .resp import ErrorReply, Reply, encode
@@ -55,6 +56,7 @@ class RedisPublisher:
     ) -> None:
         self._pipeline = pipeline
         self._kombu = kombu
+        self._envelopes = Envelopes(kombu.publish)
         self._commands = RedisCommands(pipeline, loop, broker_error)
         pipeline.on_lost.append(self._forget_declarations)
         self._on_answer: OnAnswer
@@ -100,6 +102,7 @@ class RedisPublisher:
         except Exception as error:  # kombu's words for what Redis has not got
             self._forget_declarations()
             raise InvalidOption("queue", f"can't be declared: {error}") from error
+        self._envelopes.forget()  # they may be said in other words from now on
         if commands:
             try:
                 await self._commands.execute(*commands)
@@ -183,7 +186,7 @@ class RedisPublisher:
                 continue
             try:
                 self._kombu.know_bindings(exchange, answer)
-            except (UnicodeDecodeError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError):
                 refused[exchange] = Refused(f"what is bound to exchange {exchange!r} can't be read")
         return refused
 
@@ -191,8 +194,14 @@ class RedisPublisher:
         data: list[bytes] = []
         written: list[_Written] = []
         for sending in sendings:
+            message = sending.message
             try:
-                commands = self._kombu.publish(sending.message)
+                encoded = self._envelopes.encode(message)
+                if encoded is not None:
+                    data.append(encoded)
+                    written.append(_Written(sending, 1, 0))
+                    continue
+                commands = self._kombu.publish(message)
                 encoded = encode(commands)
             except Exception as error:  # whatever it is, it may not take others with it
                 self._tell(sending, InvalidOption("headers", f"can't be encoded: {error}"))
@@ -202,7 +211,7 @@ class RedisPublisher:
                 written.append(_Written(sending, len(commands), broadcasts))
                 data.append(encoded)
             else:
-                self._tell(sending, _unrouted(sending.message))
+                self._tell(sending, _unrouted(message))
         if written:
             count = sum(each.commands for each in written)
             self._pipeline.ask(b"".join(data), count, partial(self._answered, written))
