@@ -267,7 +267,7 @@ async def test_events_and_task_messages_carry_no_password(lonely_app: Celery) ->
 
 
 def test_a_refused_option_names_itself_and_shows_no_url() -> None:
-    celery = make_app("hidden", f"redis://a:{SECRET}@127.0.0.1//")
+    celery = make_app("hidden", f"sqs://a:{SECRET}@127.0.0.1//")
     with pytest.raises(InvalidOption) as caught:
         Plugs.of(celery)
     assert not found_in(str(caught.value) + repr(caught.value))

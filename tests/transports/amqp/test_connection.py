@@ -308,7 +308,7 @@ async def test_a_refused_login_says_why_at_once_and_without_the_password(
     assert "wr0ng-p4ssword" not in caplog.text + str(caught.value) + repr(caught.value)
 
 
-@pytest.mark.parametrize("broker", ["redis://127.0.0.1//", "memory://", "nonsense://x"])
+@pytest.mark.parametrize("broker", ["sqs://127.0.0.1//", "memory://", "nonsense://x"])
 async def test_an_unsupported_broker_says_which_are_supported(broker: str) -> None:
     with pytest.raises(InvalidOption, match=r"broker_url: .*supported are amqp://, amqps://"):
         await sends(broker)
