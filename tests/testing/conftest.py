@@ -11,10 +11,17 @@ from celery import Celery
 
 from bridgetask.testing import InMemoryClient
 
+from ..blocking import locks_allowed
 from ..fix_rabbitmq import make_app
 from .gate import Gate
 
 MakeClient: TypeAlias = Callable[..., InMemoryClient]
+
+
+@pytest.fixture(autouse=True)
+def shared_locks() -> Iterator[None]:
+    with locks_allowed():
+        yield
 
 
 @pytest.fixture(
