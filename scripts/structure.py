@@ -23,13 +23,13 @@ METHODS = 12
 LINES = 350
 
 #: How many of each there may be. Lower a limit as soon as there are fewer; raise one only with the
-#: reason here: a broker more, Redis, has brought 8 classes that implement long protocols, kombu's
+#: reason here: a broker more, Redis, has brought classes that implement long protocols, kombu's
 #: names for what its own channel keeps to itself, and values of redis-py that have no type.
 LIMITS = {
-    "large classes": 22,
+    "large classes": 20,
     "private names of other modules": 1,
-    "private names of other libraries": 52,
-    "uses of Any": 875,
+    "private names of other libraries": 51,
+    "uses of Any": 881,
     "long files": 0,
 }
 
