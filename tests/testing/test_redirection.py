@@ -12,6 +12,7 @@ from celery import Celery, current_app
 from celery.backends.cache import CacheBackend
 
 from bridgetask.testing import InMemoryClient
+from bridgetask.transports.memory.redirection import redirected
 
 from .gate import LONG, Gate
 
@@ -63,6 +64,12 @@ async def test_what_a_task_runs_elsewhere_with_its_context_is_its_own(celery: Ce
         assert states == ["LOOKED", "LOOKED", "SUCCESS"]
         assert await call == [True, True]
     assert seen == [CacheBackend]
+
+
+def test_an_app_may_be_asked_for_an_attribute_while_its_redirection_ends(celery: Celery) -> None:
+    with redirected(celery, {}):
+        ask = type(celery).__getattribute__
+    assert ask(celery, "main") == celery.main  # the app has had its own class back in between
 
 
 async def test_what_outlives_a_task_sees_the_app_as_it_is(celery: Celery) -> None:

@@ -92,6 +92,8 @@ def _count(app: Any, change: int) -> None:
 
 @cache
 def _redirectable(app_class: Any) -> Any:
+    own_attribute = app_class.__getattribute__
+
     class Redirectable(app_class):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             redirection = _redirection()
@@ -101,7 +103,8 @@ def _redirectable(app_class: Any) -> Any:
                 or name not in redirection.parts
                 or _asked_by_bridgetask()
             ):
-                return super().__getattribute__(name)
+                # Not by super(): another thread may have given the app its own class back meanwhile.
+                return own_attribute(self, name)
             return redirection.parts[name]
 
     Redirectable.__name__, Redirectable.__qualname__ = app_class.__name__, app_class.__qualname__
