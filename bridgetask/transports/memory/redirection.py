@@ -103,7 +103,7 @@ def _redirectable(app_class: Any) -> Any:
                 or name not in redirection.parts
                 or _asked_by_bridgetask()
             ):
-                # Not by super(): another thread may have given the app its own class back meanwhile.
+                # Not by super(): another thread may have given the app its class back meanwhile.
                 return own_attribute(self, name)
             return redirection.parts[name]
 
